@@ -1,0 +1,1 @@
+"""SE(3), pinhole cameras, depth ↔ disparity ↔ points. numpy only."""

@@ -1,0 +1,1 @@
+"""One table of modalities and the in-memory video record that rendered and annotated data share."""
