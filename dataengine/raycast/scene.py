@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
+from embreex.mesh_construction import TriangleMesh  # pyright: ignore[reportMissingImports] (compiled, no stubs)
+from embreex.rtcore_scene import EmbreeScene  # pyright: ignore[reportMissingImports]
 from numpy.typing import ArrayLike, NDArray
 
 from dataengine.errors import DataEngineError
@@ -93,6 +93,8 @@ class RayScene:
         self.meshes = tuple(meshes)
         self._watertight = watertight
         self._bvh: Bvh | None = None
+        self._vertices = np.zeros((0, 3), np.float32)
+        self._faces = np.zeros((0, 3), np.int32)
         self._triangles_world: NDArray[np.float32] | None = None
         self.first_triangle = np.zeros(len(self.meshes) + 1, np.int64)
         """(M+1,) row of ``triangles_world`` where each mesh starts; an excluded mesh has no rows."""
@@ -106,7 +108,7 @@ class RayScene:
             raise DataEngineError(f"pose() got shape {poses.shape}, expected ({len(self.meshes)}, 4, 4): one per mesh")
         chosen = np.ones(len(self.meshes), bool) if include is None else np.asarray(include, bool)
         if chosen.shape != (len(self.meshes),):
-            raise DataEngineError(f"include has shape {chosen.shape}, expected ({len(self.meshes)},): one flag per mesh")
+            raise DataEngineError(f"include has shape {chosen.shape}, expected ({len(self.meshes)},): a flag per mesh")
         self._vertices, self._faces, counts = merge_posed(self.meshes, poses, np.flatnonzero(chosen))
         self.first_triangle = np.concatenate([[0], np.cumsum(counts)])
         self.mesh_of_triangle = np.repeat(np.arange(len(self.meshes), dtype=np.int32), counts)
@@ -170,7 +172,7 @@ def _as_rays(origins_m: ArrayLike, directions: ArrayLike) -> tuple[NDArray[np.fl
     return np.ascontiguousarray(np.broadcast_to(np.asarray(origins_m, np.float32), along.shape)), along
 
 
-def _facing(normal: NDArray[np.float32], directions: NDArray[np.float32], hit: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _facing(normal: NDArray, directions: NDArray, hit: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Unit normals turned against the ray, zero where nothing was hit."""
     length = np.sqrt(np.einsum("ij,ij->i", normal, normal))
     towards = np.where(np.einsum("ij,ij->i", normal, directions) > 0, np.float32(-1), np.float32(1))

@@ -102,7 +102,7 @@ def point_visible(
     points = np.asarray(points_world_m, np.float64).reshape(-1, 3)
     own = np.asarray(own_mesh, np.intp).reshape(-1)
     if own.shape != (len(points),):
-        raise DataEngineError(f"own_mesh has {own.size} entries for {len(points)} points; give one per point, -1 for none")
+        raise DataEngineError(f"own_mesh has {own.size} entries for {len(points)} points; one per point, -1 for none")
     eye = np.asarray(T_world_cam, np.float64)[:3, 3]
     span = points - eye
     hits = scene.cast(eye, span)
@@ -125,7 +125,7 @@ def _rays_through(K: NDArray[np.float64], u: NDArray, v: NDArray) -> NDArray[np.
 def _projected_window(
     vertices: NDArray[np.float32], K: NDArray[np.float64], T_world_cam: NDArray[np.float64], width: int, height: int
 ) -> tuple[int, int, int, int] | None:
-    """Half-open pixel window (left, top, right, bottom) that holds the projection of the vertices; None: not in view."""
+    """Half-open pixel window (left, top, right, bottom) around the projected vertices; None: not in view."""
     if not len(vertices):
         return None
     in_cam = (vertices - T_world_cam[:3, 3]) @ T_world_cam[:3, :3]
