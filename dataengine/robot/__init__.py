@@ -1,0 +1,1 @@
+"""Robots from URDF: kinematics, keypoints, visual meshes, collision checks, motions. See the modules."""
