@@ -28,9 +28,7 @@ class TriMesh:
         vertices = np.ascontiguousarray(self.vertices_m, np.float64).reshape(-1, 3)
         faces = np.ascontiguousarray(self.faces, np.int32).reshape(-1, 3)
         if faces.size and (faces.min() < 0 or faces.max() >= len(vertices)):
-            raise DataEngineError(
-                f"mesh faces refer to vertices {faces.min()}..{faces.max()}, but there are {len(vertices)} vertices"
-            )
+            raise DataEngineError(f"mesh faces refer to vertices {faces.min()}..{faces.max()}, but there are {len(vertices)} vertices")
         if not np.isfinite(vertices).all():
             raise DataEngineError("mesh vertices contain NaN or infinite coordinates; repair the mesh file")
         object.__setattr__(self, "vertices_m", vertices)

@@ -49,13 +49,7 @@ def render_labels(scene: RayScene, K: ArrayLike, T_world_cam: ArrayLike, width: 
 
 
 def amodal_masks(
-    scene: RayScene,
-    T_world_mesh: ArrayLike,
-    groups: Sequence[Sequence[int]],
-    K: ArrayLike,
-    T_world_cam: ArrayLike,
-    width: int,
-    height: int,
+    scene: RayScene, T_world_mesh: ArrayLike, groups: Sequence[Sequence[int]], K: ArrayLike, T_world_cam: ArrayLike, width: int, height: int
 ) -> NDArray[np.bool_]:
     """Silhouette of each group of meshes as if nothing else existed: (len(groups), height, width) bool.
 

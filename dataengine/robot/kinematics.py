@@ -31,9 +31,7 @@ def forward_kinematics(model: RobotModel, q: ArrayLike) -> Array:
     out[..., model.link_index(model.root), :, :] = np.eye(4)
     for row, joint in _base_to_tip(model):
         parent = out[..., model.link_index(joint.parent), :, :]
-        out[..., model.link_index(joint.child), :, :] = parent @ (
-            joint.T_parent_joint @ joint_motion(joint, positions[..., row])
-        )
+        out[..., model.link_index(joint.child), :, :] = parent @ (joint.T_parent_joint @ joint_motion(joint, positions[..., row]))
     return out
 
 
@@ -87,9 +85,7 @@ def point_jacobians(model: RobotModel, q: ArrayLike, link_index: ArrayLike, offs
 def _positions(model: RobotModel, q: ArrayLike) -> Array:
     values = np.asarray(q, np.float64)
     if values.ndim == 0 or values.shape[-1] != model.dof:
-        raise RobotError(
-            f"{model.name}: q has shape {values.shape}, expected (..., {model.dof}): {', '.join(model.actuated)}"
-        )
+        raise RobotError(f"{model.name}: q has shape {values.shape}, expected (..., {model.dof}): {', '.join(model.actuated)}")
     A, b = joint_mapping(model)
     return values @ A.T + b
 

@@ -138,6 +138,4 @@ class RobotModel:
     @cached_property
     def base_link_indices(self) -> tuple[int, ...]:
         """Links that never move: the root and all that hang on it by fixed joints only."""
-        return tuple(
-            index for index, link in enumerate(self.links) if all(joint.type == "fixed" for joint in self.chain(link))
-        )
+        return tuple(index for index, link in enumerate(self.links) if all(joint.type == "fixed" for joint in self.chain(link)))

@@ -43,9 +43,7 @@ def parse_urdf(path: str | Path, name: str | None = None) -> RobotModel:
     _check_tree(path.name, links, joints)
     colours = dict(_colours(root, path.name))
     visuals = tuple(
-        _geometry(visual, link.get("name", ""), colours, path)
-        for link in root.findall("link")
-        for visual in link.findall("visual")
+        _geometry(visual, link.get("name", ""), colours, path) for link in root.findall("link") for visual in link.findall("visual")
     )
     own_name = root.get("name") or path.stem
     return RobotModel(name or own_name, path, hashlib.sha256(raw).hexdigest(), links, joints, visuals)
@@ -69,8 +67,7 @@ def resolve_mesh(uri: str, urdf: Path) -> Path:
         if candidate.is_file():
             return candidate
     raise RobotError(
-        f"{urdf.name}: mesh '{uri}' not found; put it beside the URDF or add the folder that holds its package "
-        "to ROS_PACKAGE_PATH"
+        f"{urdf.name}: mesh '{uri}' not found; put it beside the URDF or add the folder that holds its package to ROS_PACKAGE_PATH"
     )
 
 
@@ -96,9 +93,7 @@ def _check_tree(where: str, links: tuple[str, ...], joints: tuple[Joint, ...]) -
     leaders = {joint.name for joint in joints if joint.actuated}
     for joint in joints:
         if joint.mimic is not None and joint.mimic.joint not in leaders:
-            raise RobotError(
-                f"{where}: joint '{joint.name}' mimics '{joint.mimic.joint}', which is not a freely moving joint"
-            )
+            raise RobotError(f"{where}: joint '{joint.name}' mimics '{joint.mimic.joint}', which is not a freely moving joint")
 
 
 def _reaches_all(root: str, links: tuple[str, ...], joints: tuple[Joint, ...]) -> bool:
@@ -209,9 +204,7 @@ def _attribute(element: Element, key: str, here: str) -> str:
     return value
 
 
-def _vector(
-    element: Element | None, key: str, count: int, here: str, default: tuple[float, ...] | None = None
-) -> tuple[float, ...]:
+def _vector(element: Element | None, key: str, count: int, here: str, default: tuple[float, ...] | None = None) -> tuple[float, ...]:
     """``count`` finite numbers of an attribute; the default if element or attribute is absent."""
     text = None if element is None else element.get(key)
     if text is None:

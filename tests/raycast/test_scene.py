@@ -73,9 +73,7 @@ def test_first_hit_agrees_with_trimesh_triangle_by_triangle():
 @given(st.integers(0, 2**31), st.booleans())
 def test_hit_point_lies_on_the_reported_world_triangle(seed, skip_first):
     rng = np.random.default_rng(seed)
-    poses = [
-        se3.make(se3.rotation_from_rpy(rng.uniform(-3, 3, 3)), rng.uniform(-1, 1, 3) + [0, 0, 4]) for _ in range(3)
-    ]
+    poses = [se3.make(se3.rotation_from_rpy(rng.uniform(-3, 3, 3)), rng.uniform(-1, 1, 3) + [0, 0, 4]) for _ in range(3)]
     scene = RayScene([box(rng.uniform(0.5, 1.5, 3)) for _ in poses])
     scene.pose(poses, include=[not skip_first, True, True])
     rays = np.concatenate([rng.uniform(-0.3, 0.3, (50, 2)), np.ones((50, 1))], axis=1)

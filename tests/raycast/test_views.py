@@ -71,9 +71,7 @@ def test_background_is_marked_as_nothing():
     view = render_labels(scene, K, np.eye(4), W, H)
     none = view.mesh_index == -1
     assert none.any() and not none.all()
-    assert (
-        (view.depth_z_m[none] == 0).all() and (view.normal_cam[none] == 0).all() and (view.triangle[none] == -1).all()
-    )
+    assert (view.depth_z_m[none] == 0).all() and (view.normal_cam[none] == 0).all() and (view.triangle[none] == -1).all()
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 
 from dataengine.errors import RobotError
 from dataengine.robot.catalogue import PACKAGED, load_robot
-from dataengine.robot.kinematics import (
-    forward_kinematics,
-    jacobian,
-    joint_mapping,
-    point_jacobians,
-    point_positions,
-)
+from dataengine.robot.kinematics import forward_kinematics, jacobian, joint_mapping, point_jacobians, point_positions
 
 ROBOTS = ("panda", "xarm7", "ur5", "so101", "so100", "ur3", "ur10", "z1", "kinova")
 

@@ -1,0 +1,155 @@
+"""Visual geometry of a robot, one mesh per link, baked once into a cache file.
+
+Reading the mesh files of one arm takes seconds, the baked file milliseconds. The cache key is a hash of all
+that went in, so a changed URDF or mesh is baked anew and a stale file is never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataengine.errors import RobotError
+from dataengine.robot.mesh_files import Material, Part, load_geometry
+from dataengine.robot.model import RobotModel
+
+BAKER_VERSION = 1
+"""Raise when the baked content changes for the same input."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinkMesh:
+    """All visual geometry of one link, in the link's frame.
+
+    link_index: index into ``RobotModel.links``. vertices_m (V, 3) float64, unique by position AND normal, so
+    ``vertex_normals`` (V, 3) float64 are also the loop normals. faces (F, 3) int32. material_index (F,) int32
+    into ``materials``.
+    """
+
+    link_index: int
+    link: str
+    vertices_m: NDArray[np.float64]
+    faces: NDArray[np.int32]
+    vertex_normals: NDArray[np.float64]
+    material_index: NDArray[np.int32]
+    materials: tuple[Material, ...]
+
+
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/dataengine``, by default ``~/.cache/dataengine``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dataengine"
+
+
+def load_link_meshes(model: RobotModel, cache_dir: str | Path | None = None) -> list[LinkMesh]:
+    """Meshes of all links that have visual geometry, in link order; from the cache if baked before.
+
+    A damaged cache file is baked again; a cache folder that cannot be written only costs the time.
+    RobotError names the mesh file that is missing or broken.
+    """
+    folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    path = folder / "robots" / f"{model.name}-{mesh_digest(model)[:16]}.npz"
+    try:
+        return _unpack(model, path.read_bytes())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        meshes = bake_link_meshes(model)
+    _write_atomically(path, _pack(meshes))
+    return meshes
+
+
+def mesh_digest(model: RobotModel) -> str:
+    """SHA-256 (hex) of the URDF, all mesh files and the baker's version."""
+    digest = hashlib.sha256(f"{BAKER_VERSION} {model.urdf_sha}".encode())
+    for visual in model.visuals:
+        if visual.mesh is not None:
+            try:
+                digest.update(hashlib.sha256(visual.mesh.read_bytes()).digest())
+            except OSError as error:
+                raise RobotError(f"cannot read mesh {visual.mesh}: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def bake_link_meshes(model: RobotModel) -> list[LinkMesh]:
+    """The meshes straight from their files, without the cache."""
+    meshes = []
+    for index, link in enumerate(model.links):
+        parts = [part for visual in model.visuals if visual.link == link for part in load_geometry(visual)]
+        if parts:
+            meshes.append(_merge(index, link, parts))
+    return meshes
+
+
+def _merge(index: int, link: str, parts: list[Part]) -> LinkMesh:
+    corners = np.concatenate([part.vertices_m[part.faces].reshape(-1, 3) for part in parts])
+    normals = np.concatenate([part.corner_normals.reshape(-1, 3) for part in parts])
+    key = np.concatenate([np.round(corners, 7), np.round(normals, 4)], axis=1) + 0.0  # + 0.0 turns -0 into 0
+    _, first, vertex = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    faces = vertex.reshape(-1, 3).astype(np.int32)
+    materials = list(dict.fromkeys(_unnamed(part.material) for part in parts))
+    names = {_unnamed(part.material): part.material.name for part in reversed(parts)}
+    material_index = np.repeat([materials.index(_unnamed(part.material)) for part in parts], [len(part.faces) for part in parts])
+    solid = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    return LinkMesh(
+        link_index=index,
+        link=link,
+        vertices_m=np.round(corners[first], 7),
+        faces=faces[solid],
+        vertex_normals=normals[first],
+        material_index=material_index[solid].astype(np.int32),
+        materials=tuple(Material(*material[:3], names[material]) for material in materials),
+    )
+
+
+def _unnamed(material: Material) -> tuple[tuple[float, float, float], float, float]:
+    """Parts of equal look share one material, whatever their names."""
+    return material.base_color_rgb, material.roughness, material.metallic
+
+
+def _pack(meshes: Iterable[LinkMesh]) -> bytes:
+    arrays: dict[str, NDArray] = {}
+    for mesh in meshes:
+        prefix = f"{mesh.link_index}/"
+        arrays[prefix + "vertices_m"] = mesh.vertices_m
+        arrays[prefix + "faces"] = mesh.faces
+        arrays[prefix + "vertex_normals"] = mesh.vertex_normals
+        arrays[prefix + "material_index"] = mesh.material_index
+        arrays[prefix + "material_values"] = np.array([[*m.base_color_rgb, m.roughness, m.metallic] for m in mesh.materials])
+        arrays[prefix + "material_names"] = np.array([m.name for m in mesh.materials])
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType] (stub mistakes ** for allow_pickle)
+    return stream.getvalue()
+
+
+def _unpack(model: RobotModel, raw: bytes) -> list[LinkMesh]:
+    with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+        indices = sorted({int(name.split("/")[0]) for name in arrays.files})
+        meshes = []
+        for index in indices:
+            values, names = arrays[f"{index}/material_values"], arrays[f"{index}/material_names"]
+            materials = tuple(
+                Material((float(v[0]), float(v[1]), float(v[2])), float(v[3]), float(v[4]), str(name))
+                for v, name in zip(values, names, strict=True)
+            )
+            fields = ("vertices_m", "faces", "vertex_normals", "material_index")
+            geometry = {field: arrays[f"{index}/{field}"] for field in fields}
+            meshes.append(LinkMesh(link_index=index, link=model.links[index], materials=materials, **geometry))
+    return meshes
+
+
+def _write_atomically(path: Path, raw: bytes) -> None:
+    """Readers see the whole file or none. Failure to write is not an error: the cache only saves time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
+            file.write(raw)
+        os.replace(file.name, path)
+    except OSError:
+        return
