@@ -1,0 +1,1 @@
+"""Is a dataset true, and what does it cover?"""
