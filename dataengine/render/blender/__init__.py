@@ -1,0 +1,1 @@
+"""Everything that touches Blender (bpy, BlenderProc) lives in this package."""

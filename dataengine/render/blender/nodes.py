@@ -1,0 +1,68 @@
+"""A thin notation for shader node trees: `graph.add("ShaderNodeMath", (a, b), operation="ADD")` returns the first output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dataengine.render.blender.adapter import bpy
+
+Socket = Any
+"""A node's output, or a plain value for an input."""
+
+
+class Graph:
+    """The node tree of one material, world or light, emptied."""
+
+    def __init__(self, owner: Any) -> None:
+        owner.use_nodes = True
+        self.tree = owner.node_tree
+        self.tree.nodes.clear()
+
+    def node(self, kind: str, inputs: Mapping[str | int, Socket] | tuple[Socket, ...] = (), **properties: Any) -> Any:
+        """Add a node; inputs by name, by index or in order, each a value or another node's output."""
+        node = self.tree.nodes.new(kind)
+        for name, value in properties.items():
+            setattr(node, name, value)
+        items = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
+        for key, value in items:
+            self.feed(node.inputs[key], value)
+        return node
+
+    def add(self, kind: str, inputs: Mapping[str | int, Socket] | tuple[Socket, ...] = (), **properties: Any) -> Socket:
+        """As `node`, returning its first enabled output."""
+        made = self.node(kind, inputs, **properties)
+        return next(output for output in made.outputs if output.enabled)
+
+    def feed(self, target: Any, value: Socket) -> None:
+        """Connect an output, or set a plain value (a 3-vector also fits a colour)."""
+        if isinstance(value, bpy.types.NodeSocket):
+            self.tree.links.new(value, target)
+        elif target.type == "RGBA" and len(value) == 3:
+            target.default_value = (*value, 1.0)
+        else:
+            target.default_value = value
+
+    def math(self, operation: str, a: Socket, b: Socket = 0.0, clamp: bool = False) -> Socket:
+        return self.add("ShaderNodeMath", (a, b), operation=operation, use_clamp=clamp)
+
+    def vector(self, operation: str, a: Socket, b: Socket = (0.0, 0.0, 0.0)) -> Socket:
+        return self.add("ShaderNodeVectorMath", (a, b), operation=operation)
+
+    def mix_colors(self, factor: Socket, a: Socket, b: Socket) -> Socket:
+        node = self.node("ShaderNodeMix", data_type="RGBA")
+        for key, value in (("Factor_Float", factor), ("A_Color", a), ("B_Color", b)):
+            self.feed(next(i for i in node.inputs if i.identifier == key), value)
+        return next(o for o in node.outputs if o.identifier == "Result_Color")
+
+    def ramp(self, value: Socket, low: float, high: float, to_low: float = 0.0, to_high: float = 1.0) -> Socket:
+        """Linear map of [low, high] to [to_low, to_high], clamped."""
+        return self.add("ShaderNodeMapRange", (value, low, high, to_low, to_high), clamp=True)
+
+    def noise(self, coordinates: Socket, scale: float, detail: float = 0.0, distortion: float = 0.0) -> Socket:
+        """Value noise 0…1 (mean 0.5)."""
+        inputs = {"Vector": coordinates, "Scale": scale, "Detail": detail, "Distortion": distortion}
+        return self.add("ShaderNodeTexNoise", inputs, noise_dimensions="3D")
+
+    def output(self, kind: str, shader: Socket) -> None:
+        self.node(kind, {"Surface": shader})

@@ -1,0 +1,59 @@
+"""Cycles settings: what never changes, what a video chooses, and the seed of each frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dataengine.render.blender.adapter import rendering
+from dataengine.scene.spec import SceneSpec
+
+RGB_PASSES = ("Combined", "Depth", "IndexOB", "Normal")
+LABEL_PASSES = RGB_PASSES[1:]
+
+
+def apply_base_settings(scene: Any) -> None:
+    """Settings that hold for every video."""
+    scene.render.resolution_percentage = 100
+    scene.render.use_persistent_data = True
+    scene.render.use_compositing = False
+    scene.render.use_sequencer = False
+    scene.render.motion_blur_position = "CENTER"
+    scene.render.motion_blur_shutter = 2.0  # Blender frames 0 to 2 are one exposure, see meshes.set_motion
+    scene.cycles.use_adaptive_sampling = False  # does nothing below 32 samples
+    scene.cycles.pixel_filter_type = "BLACKMAN_HARRIS"
+    scene.cycles.filter_width = 1.5
+    scene.cycles.denoiser = "OPENIMAGEDENOISE"
+    scene.cycles.denoising_use_gpu = False
+    scene.cycles.denoising_input_passes = "RGB_ALBEDO_NORMAL"
+    scene.cycles.sample_clamp_indirect = 10.0
+    scene.cycles.caustics_reflective = False
+    scene.cycles.caustics_refractive = False
+    scene.cycles.blur_glossy = 1.0
+    scene.frame_start = scene.frame_end = 1
+    layer = scene.view_layers[0]
+    layer.use_pass_combined = layer.use_pass_z = layer.use_pass_normal = layer.use_pass_object_index = True
+
+
+def apply_video_settings(scene: Any, spec: SceneSpec) -> None:
+    """Samples, denoiser and bounces of one video."""
+    rendering.set_max_amount_of_samples(spec.samples_per_pixel)
+    bounces = spec.max_bounces
+    rendering.set_light_bounces(
+        diffuse_bounces=bounces,
+        glossy_bounces=bounces,
+        max_bounces=bounces,
+        transmission_bounces=max(bounces, 8),
+        transparent_max_bounces=8,
+        volume_bounces=0,
+    )
+    scene.cycles.use_denoising = True
+    scene.cycles.denoising_quality = spec.denoise_quality
+    scene.cycles.denoising_prefilter = spec.denoise_prefilter
+
+
+def frame_seed(spec: SceneSpec, frame: int, purpose: str) -> int:
+    """Cycles seed of one image: independent between datasets, videos, frames and purposes."""
+    key = [spec.seed, spec.video, frame, *purpose.encode()]
+    return int(np.random.SeedSequence(key).generate_state(1)[0] >> 1)
