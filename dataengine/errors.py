@@ -36,6 +36,10 @@ class RenderError(DataEngineError):
     """A render that failed, timed out or is not possible on this machine."""
 
 
+class LabelError(DataEngineError):
+    """A video whose labels contradict an independent computation; rendering it again would give the same."""
+
+
 class StoreError(DataEngineError):
     """A dataset folder or shard that is missing, corrupt, full or of another spec."""
 

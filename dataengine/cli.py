@@ -1,0 +1,165 @@
+"""The `dataengine` command: parses, imports the stage lazily, prints. Bad input is one line and exit code 2."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg, subcommand
+
+from dataengine.errors import DataEngineError, Interrupted
+
+Set = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help="override a field, e.g. camera.distance_m=1.2")]
+Dataset = Annotated[Positional[Path], arg(metavar="DATASET", help="folder of a dataset")]
+Video = Annotated[Positional[int], arg(metavar="VIDEO", help="index of the video")]
+
+
+@dataclass
+class Render:
+    """Render a preset to labelled videos with a report; the same command resumes."""
+
+    preset: Annotated[Positional[str], arg(metavar="PRESET", help="preset name or YAML file")] = "hello"
+    out: Annotated[Path | None, arg(help="dataset folder; default out/PRESET")] = None
+    set: Set = field(default_factory=tuple)
+    workers: Annotated[int | None, arg(help="render processes; default: one per core")] = None
+    serial: Annotated[bool, arg(help="no Ray: one process after another")] = False
+    report: Annotated[bool, arg(help="write contact sheets, movies and report.html at the end")] = True
+
+    def run(self) -> int:
+        from dataengine import commands
+
+        out = self.out or Path("out") / Path(self.preset).stem
+        return commands.render(self.preset, out, self.set, self.workers, self.serial, self.report)
+
+
+@dataclass
+class Plan:
+    """Render a small pilot, then forecast time, CPU-hours and bytes for the whole preset."""
+
+    preset: Annotated[Positional[str], arg(metavar="PRESET")] = "simrgbd_franka"
+    set: Set = field(default_factory=tuple)
+    nodes: int = 1
+    cores: Annotated[int | None, arg(help="per node; default: this machine's")] = None
+    pilot: Annotated[int, arg(help="videos to measure")] = 8
+
+    def run(self) -> int:
+        from dataengine import commands
+
+        return commands.plan(self.preset, self.set, self.nodes, self.cores, self.pilot)
+
+
+@dataclass
+class Status:
+    """How far a render is."""
+
+    dataset: Dataset
+
+    def run(self) -> int:
+        from dataengine import commands
+
+        return commands.status(self.dataset)
+
+
+@dataclass
+class Validate:
+    """Check every label of a dataset against independent computations."""
+
+    dataset: Dataset
+
+    def run(self) -> int:
+        from dataengine import commands
+
+        return commands.validate(self.dataset)
+
+
+@dataclass
+class Explain:
+    """Print every random draw of a video: key, distribution, value."""
+
+    dataset: Dataset
+    video: Video
+
+    def run(self) -> int:
+        from dataengine import commands
+
+        return commands.explain(self.dataset, self.video)
+
+
+@dataclass
+class Replay:
+    """Render a video again from its record and compare, bit by bit."""
+
+    dataset: Dataset
+    video: Video
+    frame: Annotated[Positional[int | None], arg(metavar="FRAME", help="compare and show only this frame")] = None
+    out: Annotated[Path | None, arg(help="write the contact sheet of the replay here")] = None
+
+    def run(self) -> int:
+        from dataengine import commands
+
+        return commands.replay(self.dataset, self.video, self.frame, self.out)
+
+
+@dataclass
+class Report:
+    """Write contact sheets, movies and report.html of a dataset again."""
+
+    dataset: Dataset
+
+    def run(self) -> int:
+        from dataengine import commands
+
+        return commands.report(self.dataset)
+
+
+@dataclass
+class Doctor:
+    """Versions, machine and missing pieces, for bug reports."""
+
+    def run(self) -> int:
+        from dataengine import commands
+
+        return commands.doctor()
+
+
+Command = (
+    Annotated[Render, subcommand("render")]
+    | Annotated[Plan, subcommand("plan")]
+    | Annotated[Status, subcommand("status")]
+    | Annotated[Validate, subcommand("validate")]
+    | Annotated[Explain, subcommand("explain")]
+    | Annotated[Replay, subcommand("replay")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[Doctor, subcommand("doctor")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point. Exit codes: 0 done, 1 the data has faults (validate, replay, quarantined videos), 2 bad input, 130 stopped."""
+    command: Command = tyro.cli(
+        Command, prog="dataengine", description="Render, label, pack and check data for robot- and object-pose research.",
+        args=arguments, config=(tyro.conf.OmitArgPrefixes,),
+    )  # fmt: skip
+    return run(command.run)
+
+
+def run(stage: Callable[[], int]) -> int:
+    """Run a stage; an error that is the input's fault becomes one line on stderr."""
+    try:
+        return stage()
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return 130
+    except DataEngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
