@@ -82,6 +82,18 @@ def point_jacobians(model: RobotModel, q: ArrayLike, link_index: ArrayLike, offs
     return out
 
 
+def rigid_bodies(model: RobotModel) -> dict[str, dict[str, Array]]:
+    """Leader link → {link: T_leader_link} of all links fixed to it; leaders are the base and every moved link."""
+    zero = forward_kinematics(model, np.zeros(model.dof))
+    bodies: dict[str, dict[str, Array]] = {}
+    for index, link in enumerate(model.links):
+        leader = link
+        while leader != model.root and model.parent_joint[leader].type == "fixed":
+            leader = model.parent_joint[leader].parent
+        bodies.setdefault(leader, {})[link] = se3.inverse(zero[model.link_index(leader)]) @ zero[index]
+    return bodies
+
+
 def _positions(model: RobotModel, q: ArrayLike) -> Array:
     values = np.asarray(q, np.float64)
     if values.ndim == 0 or values.shape[-1] != model.dof:

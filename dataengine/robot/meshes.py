@@ -7,10 +7,6 @@ that went in, so a changed URDF or mesh is baked anew and a stale file is never 
 from __future__ import annotations
 
 import hashlib
-import io
-import os
-import tempfile
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.errors import RobotError
+from dataengine.robot.cache import Arrays, cached_arrays
 from dataengine.robot.mesh_files import Material, Part, load_geometry
 from dataengine.robot.model import RobotModel
 
@@ -44,25 +41,13 @@ class LinkMesh:
     materials: tuple[Material, ...]
 
 
-def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/dataengine``, by default ``~/.cache/dataengine``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dataengine"
-
-
 def load_link_meshes(model: RobotModel, cache_dir: str | Path | None = None) -> list[LinkMesh]:
     """Meshes of all links that have visual geometry, in link order; from the cache if baked before.
 
-    A damaged cache file is baked again; a cache folder that cannot be written only costs the time.
-    RobotError names the mesh file that is missing or broken.
+    ``cache_dir``: see `cache.default_cache_dir`. RobotError names the mesh file that is missing or broken.
     """
-    folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    path = folder / "robots" / f"{model.name}-{mesh_digest(model)[:16]}.npz"
-    try:
-        return _unpack(model, path.read_bytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        meshes = bake_link_meshes(model)
-    _write_atomically(path, _pack(meshes))
-    return meshes
+    name = f"{model.name}-{mesh_digest(model)[:16]}"
+    return _unpack(model, cached_arrays(name, cache_dir, lambda: _pack(bake_link_meshes(model))))
 
 
 def mesh_digest(model: RobotModel) -> str:
@@ -113,8 +98,8 @@ def _unnamed(material: Material) -> tuple[tuple[float, float, float], float, flo
     return material.base_color_rgb, material.roughness, material.metallic
 
 
-def _pack(meshes: Iterable[LinkMesh]) -> bytes:
-    arrays: dict[str, NDArray] = {}
+def _pack(meshes: Iterable[LinkMesh]) -> Arrays:
+    arrays: Arrays = {}
     for mesh in meshes:
         prefix = f"{mesh.link_index}/"
         arrays[prefix + "vertices_m"] = mesh.vertices_m
@@ -123,33 +108,18 @@ def _pack(meshes: Iterable[LinkMesh]) -> bytes:
         arrays[prefix + "material_index"] = mesh.material_index
         arrays[prefix + "material_values"] = np.array([[*m.base_color_rgb, m.roughness, m.metallic] for m in mesh.materials])
         arrays[prefix + "material_names"] = np.array([m.name for m in mesh.materials])
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType] (stub mistakes ** for allow_pickle)
-    return stream.getvalue()
+    return arrays
 
 
-def _unpack(model: RobotModel, raw: bytes) -> list[LinkMesh]:
-    with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
-        indices = sorted({int(name.split("/")[0]) for name in arrays.files})
-        meshes = []
-        for index in indices:
-            values, names = arrays[f"{index}/material_values"], arrays[f"{index}/material_names"]
-            materials = tuple(
-                Material((float(v[0]), float(v[1]), float(v[2])), float(v[3]), float(v[4]), str(name))
-                for v, name in zip(values, names, strict=True)
-            )
-            fields = ("vertices_m", "faces", "vertex_normals", "material_index")
-            geometry = {field: arrays[f"{index}/{field}"] for field in fields}
-            meshes.append(LinkMesh(link_index=index, link=model.links[index], materials=materials, **geometry))
+def _unpack(model: RobotModel, arrays: Arrays) -> list[LinkMesh]:
+    meshes = []
+    for index in sorted({int(name.split("/")[0]) for name in arrays}):
+        values, names = arrays[f"{index}/material_values"], arrays[f"{index}/material_names"]
+        materials = tuple(
+            Material((float(v[0]), float(v[1]), float(v[2])), float(v[3]), float(v[4]), str(name))
+            for v, name in zip(values, names, strict=True)
+        )
+        fields = ("vertices_m", "faces", "vertex_normals", "material_index")
+        geometry = {field: arrays[f"{index}/{field}"] for field in fields}
+        meshes.append(LinkMesh(link_index=index, link=model.links[index], materials=materials, **geometry))
     return meshes
-
-
-def _write_atomically(path: Path, raw: bytes) -> None:
-    """Readers see the whole file or none. Failure to write is not an error: the cache only saves time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
-            file.write(raw)
-        os.replace(file.name, path)
-    except OSError:
-        return
