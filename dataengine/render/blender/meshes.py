@@ -18,11 +18,10 @@ def new_mesh_object(
     materials: Sequence[Any],
     material_of_face: NDArray | None = None,
     vertex_normals: NDArray | None = None,
-    smooth: bool = False,
 ) -> Any:
     """A linked Blender object from vertices (V,3), triangles (F,3), per-face material slots and vertex normals (V,3).
 
-    Without `vertex_normals` the object is shaded `smooth` or flat.
+    Without `vertex_normals` every triangle is flat.
     """
     mesh = bpy.data.meshes.new(name)
     triangles = np.ascontiguousarray(faces, np.int32)
@@ -36,7 +35,7 @@ def new_mesh_object(
         mesh.materials.append(material)
     if material_of_face is not None:
         mesh.polygons.foreach_set("material_index", np.ascontiguousarray(material_of_face, np.int32))
-    mesh.polygons.foreach_set("use_smooth", np.full(len(triangles), smooth or vertex_normals is not None))
+    mesh.polygons.foreach_set("use_smooth", np.full(len(triangles), vertex_normals is not None))
     mesh.update(calc_edges=True)
     if vertex_normals is not None:
         attribute = mesh.attributes.new("custom_normal", "FLOAT_VECTOR", "POINT")

@@ -46,8 +46,21 @@ class Graph:
     def math(self, operation: str, a: Socket, b: Socket = 0.0, clamp: bool = False) -> Socket:
         return self.add("ShaderNodeMath", (a, b), operation=operation, use_clamp=clamp)
 
-    def vector(self, operation: str, a: Socket, b: Socket = (0.0, 0.0, 0.0)) -> Socket:
-        return self.add("ShaderNodeVectorMath", (a, b), operation=operation)
+    def vector(self, operation: str, a: Socket, b: Socket = (0.0, 0.0, 0.0), c: Socket = (0.0, 0.0, 0.0)) -> Socket:
+        """A vector operation; DOT_PRODUCT and LENGTH give a number."""
+        return self.add("ShaderNodeVectorMath", {0: a, 1: b, 2: c}, operation=operation)
+
+    def scaled(self, a: Socket, factor: Socket) -> Socket:
+        """Vector or colour times a number."""
+        return self.add("ShaderNodeVectorMath", {0: a, "Scale": factor}, operation="SCALE")
+
+    def axis(self, a: Socket, name: str) -> Socket:
+        """Component X, Y or Z of a vector."""
+        return self.node("ShaderNodeSeparateXYZ", (a,)).outputs[name]
+
+    def local(self) -> Socket:
+        """The object's own coordinates, metres."""
+        return self.node("ShaderNodeTexCoord").outputs["Object"]
 
     def mix_colors(self, factor: Socket, a: Socket, b: Socket) -> Socket:
         node = self.node("ShaderNodeMix", data_type="RGBA")
@@ -63,6 +76,11 @@ class Graph:
         """Value noise 0…1 (mean 0.5)."""
         inputs = {"Vector": coordinates, "Scale": scale, "Detail": detail, "Distortion": distortion}
         return self.add("ShaderNodeTexNoise", inputs, noise_dimensions="3D")
+
+    def voronoi(self, coordinates: Socket, scale: float) -> Socket:
+        """A random value 0…1 for each cell of an irregular mosaic."""
+        node = self.node("ShaderNodeTexVoronoi", {"Vector": coordinates, "Scale": scale}, voronoi_dimensions="3D", feature="F1")
+        return self.node("ShaderNodeSeparateColor", (node.outputs["Color"],)).outputs["Red"]
 
     def output(self, kind: str, shader: Socket) -> None:
         self.node(kind, {"Surface": shader})

@@ -12,6 +12,9 @@ from dataengine.scene.spec import SceneSpec
 RGB_PASSES = ("Combined", "Depth", "IndexOB", "Normal")
 LABEL_PASSES = RGB_PASSES[1:]
 
+GLASS_BOUNCES = 8
+"""Fewer leave glass black: light crosses four surfaces of a hollow thing, twice with a background behind it."""
+
 
 def apply_base_settings(scene: Any) -> None:
     """Settings that hold for every video."""
@@ -39,12 +42,13 @@ def apply_base_settings(scene: Any) -> None:
 def apply_video_settings(scene: Any, spec: SceneSpec) -> None:
     """Samples, denoiser and bounces of one video."""
     rendering.set_max_amount_of_samples(spec.samples_per_pixel)
-    bounces = spec.max_bounces
+    has_glass = any(obj.material.kind == "glass" for obj in spec.objects)
+    bounces = max(spec.max_bounces, GLASS_BOUNCES) if has_glass else spec.max_bounces
     rendering.set_light_bounces(
-        diffuse_bounces=bounces,
+        diffuse_bounces=spec.max_bounces,
         glossy_bounces=bounces,
         max_bounces=bounces,
-        transmission_bounces=max(bounces, 8),
+        transmission_bounces=bounces,
         transparent_max_bounces=8,
         volume_bounces=0,
     )

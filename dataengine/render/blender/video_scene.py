@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.geometry import se3
-from dataengine.render.blender.adapter import bpy
-from dataengine.render.blender.materials import build_material, plain_material
+from dataengine.render.blender.adapter import bpy, materials
+from dataengine.render.blender.materials import build_material, plain_material, printable_color
 from dataengine.render.blender.meshes import new_mesh_object, set_motion, set_pose
 from dataengine.render.blender.surroundings import add_light, camera_end_poses, camera_K, camera_poses, set_environment, set_intrinsics
 from dataengine.robot.kinematics import forward_kinematics
@@ -41,7 +41,9 @@ def add_robot(link_meshes: Sequence[LinkMesh]) -> list[Any]:
 def add_object(obj: SceneObject) -> Any:
     """One thing of the scene, at its first pose."""
     mesh = object_mesh(obj)
-    made = new_mesh_object(obj.name, mesh.vertices_m, mesh.faces, [build_material(obj.name, obj.material)], smooth=mesh.smooth)
+    surface = build_material(obj.name, obj.material, is_table=obj.role == "table")
+    normals = mesh.vertex_normals if mesh.smooth else None
+    made = new_mesh_object(obj.name, mesh.vertices_m, mesh.faces, [surface], vertex_normals=normals)
     made.pass_index = OBJECT_INDEX + obj.instance_id
     set_pose(made, obj.T_world_object[0])
     return made
@@ -130,8 +132,7 @@ class VideoScene:
     def _tint(self, link_meshes: Sequence[LinkMesh]) -> None:
         tints = self.spec.robot.link_tints
         for link, mesh in zip(self.links, link_meshes, strict=True):
-            factor = np.array(tints[mesh.link_index]) if tints is not None else np.ones(3)
+            factor = tints[mesh.link_index] if tints is not None else (1.0, 1.0, 1.0)
             for slot, material in zip(link.material_slots, mesh.materials, strict=True):
-                shader = next(n for n in slot.material.node_tree.nodes if n.type == "BSDF_PRINCIPLED")
-                color = np.clip(np.array(material.base_color_rgb) * factor, 0.0, 1.0)
-                shader.inputs["Base Color"].default_value = (*color.tolist(), 1.0)
+                color = (*printable_color(material.base_color_rgb, factor), 1.0)
+                materials.Material(slot.material).set_principled_shader_value("Base Color", color)
