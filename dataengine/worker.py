@@ -35,12 +35,13 @@ def load_ready_robot(spec: DatasetSpec) -> Robot:
 def setup(payload: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """payload: `spec` (JSON of the DatasetSpec). The handler takes {video, dataset} and returns the receipt."""
     from dataengine.render.blender.renderer import BlenderRenderer
-    from dataengine.render.zygote_child import address_randomised
+    from dataengine.render.zygote_child import FreshStart, address_randomised
 
     spec = DatasetSpec.model_validate_json(payload["spec"])
     robot = load_ready_robot(spec)
     renderer = BlenderRenderer(robot.model, robot.meshes)
-    warm_up()
+    if warm_up():
+        return FreshStart()
     reproducible = not address_randomised()
     facts = provenance(robot, bitwise_colour=reproducible)
 
