@@ -118,9 +118,7 @@ class Crc32cCodec:
         return body
 
 
-SERIALIZERS: dict[str, Callable[[dict], Serializer]] = {
-    "bytes": lambda c: BytesCodec(c.get("endian", "little") == "big"),
-}
+SERIALIZERS: dict[str, Callable[[dict], Serializer]] = {"bytes": lambda c: BytesCodec(c.get("endian", "little") == "big")}
 """Array → bytes codecs by their zarr name."""
 
 COMPRESSORS: dict[str, Callable[[dict], Compressor]] = {

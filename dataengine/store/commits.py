@@ -31,9 +31,6 @@ class CommitRecord:
     files: dict[str, tuple[int, str]]
     stats: dict[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> bytes:
-        return json_bytes(asdict(self))
-
 
 def unit_name(video: int) -> str:
     """Name of the unit that holds video `video`."""
@@ -54,6 +51,11 @@ def describe_shard(directory: Path, video: int, split: str, stats: dict[str, Any
         frames, size = reader.frame_count, reader.size
     total = sum(size_bytes for size_bytes, _ in files.values())
     return CommitRecord(unit, video, split, shard_name(unit, digest), digest, total, frames, size, files, stats or {})
+
+
+def commit_bytes(record: CommitRecord) -> bytes:
+    """Content of a commit file; inverse of `read_commit`."""
+    return json_bytes(asdict(record))
 
 
 def read_commit(path: Path) -> CommitRecord:
@@ -80,7 +82,7 @@ def fold(name: str, spec_digest: str, records: Iterable[CommitRecord]) -> dict[s
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "spec_digest": spec_digest,
-        "units": [{key: value for key, value in asdict(r).items() if key in _IN_MANIFEST} for r in ordered],
+        "units": [{key: getattr(r, key) for key in _IN_MANIFEST} | {"size": list(r.size)} for r in ordered],
         "splits": splits,
         "frames": sum(r.frames for r in ordered),
         "bytes": sum(r.bytes for r in ordered),

@@ -24,16 +24,8 @@ from typing import Any
 from dataengine.errors import StoreError
 from dataengine.record.video import Video
 from dataengine.store import files
-from dataengine.store.commits import (
-    CommitRecord,
-    describe_shard,
-    fold,
-    manifest_digest,
-    read_commit,
-    shard_name,
-    unit_name,
-)
-from dataengine.store.shard import SCHEMA_VERSION, ShardReader, shard_digest, write_shard
+from dataengine.store.commits import CommitRecord, commit_bytes, describe_shard, fold, manifest_digest, read_commit, shard_name, unit_name
+from dataengine.store.shard import SCHEMA_VERSION, ShardReader, newer_schema, shard_digest, write_shard
 from dataengine.store.verify import Finding, compare_files, verify_shard
 
 FORMAT = "dataengine dataset"
@@ -103,7 +95,7 @@ class Dataset:
             raise StoreError(f"{record.unit}: {shard} was not published; publish the shard before committing it")
         with self.counting_safe():
             path = self._commit_path(record.unit)
-            won = files.create_once(path, record.to_json(), self.path / "staging")
+            won = files.create_once(path, commit_bytes(record), self.path / "staging")
         winner = record if won else read_commit(path)
         if winner.digest != record.digest and reproducible:
             raise StoreError(
@@ -113,9 +105,7 @@ class Dataset:
         (self.path / "quarantine" / f"{record.unit}.json").unlink(missing_ok=True)
         return winner
 
-    def add(
-        self, index: int, video: Video, split: str, stats: dict[str, Any] | None = None, reproducible: bool = True
-    ) -> CommitRecord:
+    def add(self, index: int, video: Video, split: str, stats: dict[str, Any] | None = None, reproducible: bool = True) -> CommitRecord:
         """Stage, write, read back, publish and commit one video; returns the winning record."""
         unit = unit_name(index)
         staged = self.stage(unit)
@@ -147,13 +137,11 @@ class Dataset:
 
     def write_manifest(self) -> dict[str, Any]:
         """Fold the commits into `manifest.json`; returns the manifest."""
-        while True:
-            manifest = fold(self.name, self.spec_digest, self.committed().values())
-            with self.counting_safe():
-                files.replace(self.path / "manifest.json", files.json_bytes(manifest), self.path / "staging")
-            # Another process may have committed meanwhile, and replaced a newer fold by ours or ours by an older one.
-            if len(self.videos()) == len(manifest["units"]) and self.manifest() == manifest:
-                return manifest
+        manifest = fold(self.name, self.spec_digest, self.committed().values())
+        with self.counting_safe():
+            files.replace(self.path / "manifest.json", files.json_bytes(manifest), self.path / "staging")
+        # Another process may have committed meanwhile and seen its newer fold replaced by ours: then fold again.
+        return manifest if len(self.videos()) == len(manifest["units"]) else self.write_manifest()
 
     def clean_staging(self, everything: bool = False) -> list[str]:
         """Remove attempts of processes of this host that have ended, or all where the caller knows that nobody works."""
@@ -218,7 +206,7 @@ class Dataset:
         path = self.path / "manifest.json"
         manifest = files.read_json(path, "the manifest; run the render again, which writes it")
         if manifest.get("schema_version", 0) > SCHEMA_VERSION:
-            raise StoreError(f"{path} has schema version {manifest['schema_version']}, this release reads up to {SCHEMA_VERSION}; update dataengine")
+            raise StoreError(newer_schema(path, manifest["schema_version"]))
         if manifest.get("digest") != manifest_digest(manifest):
             raise StoreError(f"{path} is damaged (its digest does not fit); run the render again, which writes it anew")
         return manifest
@@ -287,7 +275,7 @@ def open_dataset(path: str | Path) -> Dataset:
     if head.get("format") != FORMAT or not isinstance(head.get("schema_version"), int):
         raise StoreError(f"{where} is not the head of a dataset of this project")
     if head["schema_version"] > SCHEMA_VERSION:
-        raise StoreError(f"{root} has schema version {head['schema_version']}, this release reads up to {SCHEMA_VERSION}; update dataengine")
+        raise StoreError(newer_schema(root, head["schema_version"]))
     return Dataset(root, head["name"], head["spec"], head["spec_digest"])
 
 

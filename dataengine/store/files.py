@@ -107,7 +107,7 @@ def create_once(path: Path, data: bytes, scratch: Path) -> bool:
     A synced file from the folder `scratch` (same file system) is hard-linked to the final name: `link` fails when the
     name is taken, so no reader ever sees half a file and no winner is overwritten.
     """
-    temporary = _temporary(data, scratch)
+    temporary = _temporary(path, data, scratch)
     try:
         with reported(path):
             try:
@@ -126,7 +126,7 @@ def create_once(path: Path, data: bytes, scratch: Path) -> bool:
 
 def replace(path: Path, data: bytes, scratch: Path) -> None:
     """Put `data` at `path` whole and durable; readers see the old or the new file, nothing between."""
-    temporary = _temporary(data, scratch)
+    temporary = _temporary(path, data, scratch)
     try:
         with reported(path):
             os.replace(temporary, path)
@@ -165,14 +165,18 @@ def owner_is_gone(name: str) -> bool:
     return _start_ticks(int(parts[1])) != parts[2]
 
 
-def _temporary(data: bytes, scratch: Path) -> Path:
+def _temporary(final: Path, data: bytes, scratch: Path) -> Path:
+    """A synced file in `scratch` with the content of `final`; errors name `final`, which is what the user knows."""
     path = scratch / f"tmp.{owner_name()}"
-    try:
-        write_new(path, [data])
-        sync(path)
-    except StoreError:
-        path.unlink(missing_ok=True)
-        raise
+    with reported(final):
+        try:
+            with open(path, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     return path
 
 

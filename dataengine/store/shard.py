@@ -83,7 +83,7 @@ class ShardReader:
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
-        """Attributes of the group: schema_version, modalities, source, names, scene, provenance, rejection, notes."""
+        """Attributes of the group: schema_version, frame_count, size, modalities, source, names, scene, provenance, rejection, notes."""
         where = self.directory / "zarr.json"
         found = read_json(where, "not a shard, or a damaged one; run the render again, which replaces damaged videos")
         attributes = found.get("attributes", {})
@@ -91,7 +91,7 @@ class ShardReader:
         if not isinstance(version, int):
             raise StoreError(f"{self.directory} is a zarr group but not a shard of this project (no schema_version)")
         if version > SCHEMA_VERSION:
-            raise StoreError(f"{self.directory} has schema version {version}, this release reads up to {SCHEMA_VERSION}; update dataengine")
+            raise StoreError(newer_schema(self.directory, version))
         return attributes
 
     @cached_property
@@ -117,14 +117,12 @@ class ShardReader:
 
     @property
     def frame_count(self) -> int:
-        return len(self.array(FRAMES))
+        return self.attributes["frame_count"]
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width); (0, 0) when there are no images."""
-        if not self.modalities:
-            return 0, 0
-        height, width = self.array(self.modalities[0]).info.shape[1:3]
+        height, width = self.attributes["size"]
         return height, width
 
     def array(self, name: str) -> ArrayReader:
@@ -148,9 +146,9 @@ class ShardReader:
 
     def video(self, modalities: Iterable[str] | None = None, frames: Iterable[int] | None = None) -> Video:
         """The in-memory record, or the asked part of it."""
+        a = self.attributes
         chosen = list(range(self.frame_count)) if frames is None else list(frames)
         wanted = self.modalities if modalities is None else tuple(modalities)
-        a = self.attributes
         return Video(
             source=a["source"],
             names=self.names,
@@ -166,6 +164,11 @@ class ShardReader:
     def row_dtype(self) -> np.dtype:
         """Dtype of the label rows."""
         return from_description(self.array(FRAMES).info.attributes["dtype"])
+
+
+def newer_schema(path: Path, version: int) -> str:
+    """What to say of a folder that a newer release wrote."""
+    return f"{path} has schema version {version}, this release reads up to {SCHEMA_VERSION}; update dataengine"
 
 
 def file_digests(directory: Path) -> dict[str, tuple[int, str]]:
@@ -191,6 +194,8 @@ def digest_of_files(files: dict[str, tuple[int, str]]) -> str:
 def _group(video: Video) -> dict[str, Any]:
     attributes = {
         "schema_version": SCHEMA_VERSION,
+        "frame_count": video.frame_count,
+        "size": list(video.size),
         "modalities": [m.name for m in TABLE if m.name in video.images],
         "source": video.source,
         "names": asdict(video.names),
@@ -217,7 +222,8 @@ def _frames_info(dtype: np.dtype, count: int) -> ArrayInfo:
     said = {c.name: {"unit": c.unit, "frame": c.frame, "meaning": c.meaning} for c in COLUMNS if c.name in dtype.names}
     meaning = "one structured row per frame as raw bytes; `dtype` lists name, numpy type and shape of its columns, packed"
     attributes = {"dtype": describe(dtype), "columns": said, "meaning": meaning}
-    return ArrayInfo((count, dtype.itemsize), np.dtype("uint8"), portable("table", np.dtype("uint8")), 0, attributes, ("frame", "byte"))
+    raw = np.dtype("uint8")
+    return ArrayInfo((count, dtype.itemsize), raw, portable("table", raw), 0, attributes, ("frame", "byte"))
 
 
 def _packed(rows: np.ndarray) -> np.ndarray:

@@ -59,12 +59,7 @@ class ArrayInfo:
 
     def metadata(self) -> dict[str, Any]:
         """Content of `zarr.json`."""
-        sharding = {
-            "chunk_shape": [1, *self.shape[1:]],
-            "codecs": self.codecs,
-            "index_codecs": INDEX_CODECS,
-            "index_location": "end",
-        }
+        sharding = {"chunk_shape": [1, *self.shape[1:]], "codecs": self.codecs, "index_codecs": INDEX_CODECS, "index_location": "end"}
         names = {} if self.axes is None else {"dimension_names": list(self.axes)}
         return names | {
             "zarr_format": 3,
