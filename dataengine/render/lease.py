@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from dataengine.render.outcome import Outcome
 
-GIVE_UP_AT_ONCE = frozenset({"SceneError", "RecordError"})
+GIVE_UP_AT_ONCE = frozenset({"SceneError", "RecordError", "LabelError"})
 """Errors that a fresh attempt must repeat: the scene is a pure function of the spec, the seed and the video's number."""
 
 FATAL = frozenset({"ConfigError", "RobotError", "AssetError", "SensorError", "StoreError"})

@@ -65,7 +65,7 @@ class Zygote:
         self._control: socket.socket | None = None
         self._log_fd = -1
         self._log = bytearray()
-        self._closed = False
+        self._aborted = False
 
     def __enter__(self) -> "Zygote":
         self.start()
@@ -93,8 +93,8 @@ class Zygote:
         restarted = False
         for _ in range(_START_TRIES):
             self._stop()
-            self._spawn()
             try:
+                self._spawn()
                 reply = self._ready()
                 if reply["status"] == "error":
                     self._stop()
@@ -104,6 +104,8 @@ class Zygote:
                     continue
                 self._attempt(None, _REPLY_S, float("inf"))  # the first fork binds symbols in the zygote; later ones change nothing
             except _Died:
+                if self._aborted:
+                    raise RenderError("the worker was stopped while it started") from None
                 continue
             self.facts = reply
             self.starts += 1
@@ -132,8 +134,13 @@ class Zygote:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
 
+    def abort(self) -> None:
+        """End for good, also from another thread while `start` or `run` is under way."""
+        self._aborted = True
+        self.kill()
+
     def close(self) -> None:
-        """End the process tree."""
+        """End the process tree. Not from another thread; see `abort`."""
         self._stop()
 
     def _spawn(self) -> None:
@@ -155,6 +162,8 @@ class Zygote:
         ours.settimeout(_REPLY_S)
         self._control, self._log_fd = ours, log_read
         self._log.clear()
+        if self._aborted:
+            raise _Died
 
     def _ready(self) -> dict[str, Any]:
         """Send the setup, wait for its answer."""
