@@ -22,7 +22,7 @@ from dataengine.sensor.pattern import dot_table
 from dataengine.sensor.rig import StereoRig
 
 LIGHT_SHARE = 0.1
-"""Irradiance of a light of relative strength 1, in units of a projector dot on a surface at 1 m."""
+"""Irradiance at 1 m of a light of relative strength 1, in units of a projector dot at 1 m (room lights hold little infrared)."""
 TARGET_LEVEL, BRIGHT_PERCENTILE, MAX_GAIN = 0.8, 98.0, 16.0
 """Auto exposure brings the 98th percentile of the left image to 0.8 of full scale, with at most 16-fold gain."""
 GAMMA = 1.6
@@ -107,7 +107,7 @@ def render_ir_pair(
     """Both infrared images of the posed scene, as the sensor delivers them.
 
     surfaces: one per mesh of the scene. T_world_cam (4, 4): the left eye. lights_world: (xyz in m, relative strength),
-    other infrared light, unshadowed and without fall-off. rng: four 64-bit keys are drawn from it; the same state gives
+    other infrared light, unshadowed, falling off with the square of the distance. rng: four 64-bit keys are drawn from it; the same state gives
     the same bits. T_world_mesh (M, 4, 4): when given, albedo patterns move with the meshes, else they stay in the world.
     """
     camera = _checked_pose(T_world_cam, "T_world_cam")

@@ -12,6 +12,8 @@ from dataengine.sensor.pattern import CELL_PX, DOT_SIGMA_PX, PIXEL_SIGMA_PX, TAB
 
 STEEPEST = 0.15
 """Largest relative change of 1/z per native pixel that is extrapolated on a triangle's plane."""
+NEAREST_LIGHT_M = 0.2
+"""Lights are no points: below this distance they get no brighter."""
 _NEGLIGIBLE = 12.0
 _DOT2, _PIXEL2 = DOT_SIGMA_PX**2, PIXEL_SIGMA_PX**2
 
@@ -43,17 +45,28 @@ def surface_points(
 
 
 @compiled
+def gaussian(t: float) -> float:
+    """exp(−t) for 0 ≤ t ≤ 12 as 1 / (Taylor polynomial of exp(t/8))⁸: at most 3e-5 off, twice as fast as the library's."""
+    x = t * 0.125
+    q = 1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0))))
+    q *= q
+    q *= q
+    return 1.0 / (q * q)
+
+
+@compiled
 def dots_at(u: float, v: float, inv_2su2: float, inv_2sv2: float, table: np.ndarray) -> float:
     """Brightness of the dot pattern at (u, v) native px; a dot reaches at most into the next cell, so four are looked at."""
     i0, j0 = math.floor(u / CELL_PX - 0.5), math.floor(v / CELL_PX - 0.5)
     total = 0.0
     for j in range(j0, j0 + 2):
         for i in range(i0, i0 + 2):
-            offset_u, offset_v, peak = table[j & (TABLE - 1), i & (TABLE - 1)]
-            du, dv = u - (i + offset_u) * CELL_PX, v - (j + offset_v) * CELL_PX
+            row, column = j & (TABLE - 1), i & (TABLE - 1)
+            peak = table[row, column, 2]
+            du, dv = u - (i + table[row, column, 0]) * CELL_PX, v - (j + table[row, column, 1]) * CELL_PX
             t = du * du * inv_2su2 + dv * dv * inv_2sv2
             if peak > 0.0 and t < _NEGLIGIBLE:
-                total += peak * math.exp(-t)
+                total += peak * gaussian(t)
     return total
 
 
@@ -77,12 +90,12 @@ def reflectance(p: np.ndarray, n: np.ndarray, px: float, surface: np.ndarray, li
 
 @compiled
 def ambient_light(p: np.ndarray, n: np.ndarray, ambient: float, lights: np.ndarray) -> float:
-    """Pattern-free irradiance at p: a constant plus lights (L, 4) = (x, y, z in the eye frame, irradiance)."""
+    """Pattern-free irradiance at p: a constant plus lights (L, 4) = (x, y, z in the eye frame, irradiance at 1 m)."""
     total = ambient
     for k in range(len(lights)):
         lx, ly, lz = lights[k, 0] - p[0], lights[k, 1] - p[1], lights[k, 2] - p[2]
-        cos = (n[0] * lx + n[1] * ly + n[2] * lz) / math.sqrt(lx * lx + ly * ly + lz * lz + 1e-12)
-        total += lights[k, 3] * max(cos, 0.0)
+        r2 = max(lx * lx + ly * ly + lz * lz, NEAREST_LIGHT_M * NEAREST_LIGHT_M)
+        total += lights[k, 3] * max(n[0] * lx + n[1] * ly + n[2] * lz, 0.0) / (r2 * math.sqrt(r2))
     return total
 
 
