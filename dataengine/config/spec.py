@@ -79,7 +79,9 @@ class CameraSpec(Section):
     horizontal_fov_deg: float | None = Field(
         default=None, gt=1, lt=170, description="alternative to fx_px for preset `free`: square pixels, centred"
     )
-    distance_m: Positive = Field(default=Uniform(uniform=(0.9, 2.0)), description="from the middle of the robot's keypoints")
+    distance_m: Positive = Field(
+        default=Uniform(uniform=(0.9, 2.0)), description="from the middle of the robot's bounding box over the clip"
+    )
     azimuth_deg: Real = Field(default=Uniform(uniform=(-180.0, 180.0)), description="0 = in front of the robot, along its +x")
     elevation_deg: Annotated[Real, within(-90.0, 90.0)] = Uniform(uniform=(0.0, 60.0))
     roll_deg: Real = Normal(normal=NormalParameters(mean=0.0, std=4.0, min=-12.0, max=12.0))
@@ -155,10 +157,14 @@ class SurroundingsSpec(Section):
     """Table, room or sky, lights."""
 
     environment: Environments = Choice[EnvironmentName](choice=ENVIRONMENTS)
-    environment_strength: NotNegative = LogUniform(log_uniform=(0.3, 1.2))
+    environment_strength: Positive = Field(
+        default=LogUniform(log_uniform=(0.3, 1.2)), description="light that a white table would return, whatever the image's own scale"
+    )
     table_size_m: Positive = Uniform(uniform=(1.4, 2.6))
     table_materials: tuple[MaterialName, ...] = Field(default=("wood", "stone", "plastic", "fabric", "metal", "paint"), min_length=1)
     lights: Annotated[Whole, within(0, 16)] = Integers(integers=(1, 4))
+    light_distance_m: Positive = Field(default=Uniform(uniform=(1.2, 2.5)), description="from the robot's base")
+    light_elevation_deg: Annotated[Real, within(0.0, 90.0)] = Uniform(uniform=(35.0, 80.0))
     light_power_w: Positive = Field(default=LogUniform(log_uniform=(15.0, 120.0)), description="of each light")
     light_size_m: Positive = Uniform(uniform=(0.1, 1.0))
     light_temperature_k: Annotated[Real, within(1000.0, 40000.0)] = Uniform(uniform=(3000.0, 7500.0))
@@ -250,6 +256,21 @@ class DatasetSpec(Section):
     )
     splits: SplitSpec = SplitSpec()
     limits: LimitSpec = LimitSpec()
+
+    @model_validator(mode="after")
+    def _sensor_fits_modalities(self) -> "DatasetSpec":
+        sensor = self.depth_sensor
+        absent = {"depth_sim": sensor.model == "none", "ir_left": sensor.ir == "none", "ir_right": sensor.ir == "none"}
+        wrong = [name for name in self.modalities if absent.get(name)]
+        if wrong:
+            raise ValueError(f"modalities name {', '.join(wrong)}, but depth_sensor is set to none; name a model and ir, or leave them out")
+        return self
+
+    def resolved_modalities(self) -> tuple[str, ...]:
+        """Names from the table of modalities; `all` leaves out what the depth sensor does not give."""
+        sensor = self.depth_sensor
+        absent = (("depth_sim",) if sensor.model == "none" else ()) + (("ir_left", "ir_right") if sensor.ir == "none" else ())
+        return tuple(n for n in resolve(self.modalities) if n not in absent)
 
     @field_validator("modalities")
     @classmethod

@@ -56,11 +56,10 @@ def revolve(profile: ArrayLike, segments: int = SEGMENTS) -> tuple[Array, NDArra
     Going up along the outside, then (for a vessel) down the inside.
     """
     p = np.asarray(profile, float)
-    angle = np.arange(segments) * (2 * np.pi / segments)
-    circle = np.stack([np.cos(angle), np.sin(angle)], -1)
     inner = p[1:-1]
-    rings = np.concatenate([inner[:, None, :1] * circle, np.repeat(inner[:, None, 1:], segments, 1)], -1)
-    vertices = np.concatenate([rings.reshape(-1, 3), [[0, 0, p[0, 1]], [0, 0, p[-1, 1]]]])
+    rings = _rings(inner, segments)
+    poles = np.array([[0.0, 0.0, p[0, 1]], [0.0, 0.0, p[-1, 1]]])
+    vertices = np.concatenate([rings, poles])
     first, last = len(vertices) - 2, len(vertices) - 1
     faces = [_band(k * segments, (k + 1) * segments, segments) for k in range(len(inner) - 1)]
     faces.append(_fan(first, 0, segments, flip=True))
@@ -71,12 +70,9 @@ def revolve(profile: ArrayLike, segments: int = SEGMENTS) -> tuple[Array, NDArra
 def revolve_ring(profile: ArrayLike, segments: int = SEGMENTS) -> tuple[Array, NDArray[np.int32]]:
     """Turn a closed profile (N,2) of (radius > 0, z), counter-clockwise, about z: a ring."""
     p = np.asarray(profile, float)
-    angle = np.arange(segments) * (2 * np.pi / segments)
-    circle = np.stack([np.cos(angle), np.sin(angle)], -1)
-    rings = np.concatenate([p[:, None, :1] * circle, np.repeat(p[:, None, 1:], segments, 1)], -1)
     n = len(p)
     faces = [_band(k * segments, (k + 1) % n * segments, segments) for k in range(n)]
-    return rings.reshape(-1, 3), np.concatenate(faces).astype(np.int32)
+    return _rings(p, segments), np.concatenate(faces).astype(np.int32)
 
 
 def tube(path: ArrayLike, radius: float, sides: int = 12) -> tuple[Array, NDArray[np.int32]]:
@@ -137,6 +133,13 @@ def _outward_convex(vertices: Array, polygons: list[list[int]]) -> NDArray[np.in
     inward = np.einsum("ij,ij->i", np.cross(b - a, c - a), a + b + c) < 0
     triangles[inward] = triangles[inward][:, ::-1]
     return triangles
+
+
+def _rings(profile: Array, segments: int) -> Array:
+    """Points (N·segments,3) of the circles that the points (N,2) of a profile run through."""
+    angle = np.arange(segments) * (2 * np.pi / segments)
+    radius, z = profile[:, 0, None], profile[:, 1, None]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), z + 0 * angle], -1).reshape(-1, 3)
 
 
 def _band(low: int, high: int, n: int) -> NDArray[np.intp]:

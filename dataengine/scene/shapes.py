@@ -7,7 +7,7 @@
 | box, cylinder | bevel |
 | sphere, capsule, torus | none |
 | cone | top radius / bottom radius |
-| mug | wall, handle reach / body radius |
+| mug | wall (the handle fills the longer side, x) |
 | bowl | wall, foot radius / rim radius |
 | bottle | neck radius / body radius, shoulder height / height |
 | can | rim depth |
@@ -67,7 +67,7 @@ def load_mesh_file(path: str) -> ShapeMesh:
     try:
         loaded = trimesh.load(file, force="mesh", process=True)
         vertices, faces = np.asarray(loaded.vertices, np.float64), np.asarray(loaded.faces, np.int32)  # type: ignore[union-attr]
-    except Exception as error:  # noqa: BLE001 (the readers raise whatever their parsers raise)
+    except Exception as error:  # the readers raise whatever their parsers raise
         raise AssetError(f"mesh {path}: cannot read it ({type(error).__name__}: {_one_line(error)})") from None
     if len(faces) == 0 or not np.isfinite(vertices).all() or np.ptp(vertices, axis=0).max() <= 0:
         raise AssetError(f"mesh {path}: has no usable triangles; repair the file")
@@ -135,8 +135,8 @@ def _torus(p: tuple[float, ...], size: Vector) -> Parts:
 
 
 def _mug(p: tuple[float, ...], size: Vector) -> Parts:
-    """Handle along +x; the body's radius follows from the width size[1]."""
-    wall, reach = p
+    """Handle along +x, as far as the box reaches; the body's diameter is the width size[1]."""
+    wall = p[0]
     r, h = size[1] / 2, size[2]
     w = min(wall, 0.3 * r)
     b = 0.4 * w
@@ -156,7 +156,8 @@ def _mug(p: tuple[float, ...], size: Vector) -> Parts:
     )
     thick = min(0.12 * r, 0.008)
     a = np.linspace(-np.pi / 2, np.pi / 2, 15)
-    bow = np.stack([r + reach * r * np.cos(a), 0 * a, h / 2 + 0.3 * h * np.sin(a)], -1)
+    reach = max(size[0] - 2 * r - thick, thick)
+    bow = np.stack([r + reach * np.cos(a), 0 * a, h / 2 + 0.3 * h * np.sin(a)], -1)
     # both ends go straight into the middle of the wall
     ends = [[[r - w / 2, 0, h / 2 + s * 0.3 * h]] for s in (-1, 1)]
     return merge([body, tube(np.concatenate([ends[0], bow, ends[1]]), thick)])

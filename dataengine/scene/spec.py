@@ -29,8 +29,8 @@ class Material(Part):
     color2: Vector = Field(description="second colour of the pattern (grain, weave, veins)")
     roughness: float
     pattern_scale_m: float = Field(description="size of the pattern's features")
-    bump: float = Field(0.0, description="0 = smooth … 1 = strong relief, shading only")
-    texture: str | None = Field(None, description="file name of a packaged texture, or None for procedural only")
+    bump: float = Field(default=0.0, description="0 = smooth … 1 = strong relief, shading only")
+    texture: str | None = Field(default=None, description="file name of a packaged texture, or None for procedural only")
     seed: int = 0
     ir_albedo: float = Field(description="diffuse reflectance at 850 nm, 0…1")
 
@@ -42,7 +42,7 @@ class SceneObject(Part):
     name: str
     category: str = Field(description="shape name, mesh stem, or `table` / `room`")
     shape: str = Field(description="procedural shape name, or `mesh`")
-    parameters: tuple[float, ...] = Field((), description="shape parameters, see dataengine/scene/shapes.py")
+    parameters: tuple[float, ...] = Field(default=(), description="shape parameters, see dataengine/scene/shapes.py")
     mesh_path: str | None = None
     mesh_sha256: str | None = None
     size_m: Vector = Field(description="extent of the object's own axis-aligned bounding box, which is centred at its origin")
@@ -79,7 +79,7 @@ class Camera(Part):
     cx_px: float
     cy_px: float
     T_world_cam: tuple[Matrix4, ...] = Field(description="one per frame, OpenCV axes, at the middle of the exposure")
-    T_world_cam_end: tuple[Matrix4, ...] | None = Field(None, description="at the end of the exposure, when motion blur is on")
+    T_world_cam_end: tuple[Matrix4, ...] | None = Field(default=None, description="at the end of the exposure, when motion blur is on")
 
 
 class ImageEffects(Part):
@@ -99,7 +99,7 @@ class RobotState(Part):
     joint_names: tuple[str, ...]
     joint_position: tuple[tuple[float, ...], ...]
     joint_velocity: tuple[tuple[float, ...], ...]
-    link_tints: tuple[Vector, ...] | None = Field(None, description="per link factor on the maker's colours; None = original")
+    link_tints: tuple[Vector, ...] | None = Field(default=None, description="per link factor on the maker's colours; None = original")
 
 
 class DepthSensor(Part):
