@@ -170,9 +170,9 @@ def _as_rays(origins_m: ArrayLike, directions: ArrayLike) -> tuple[NDArray[np.fl
     return np.ascontiguousarray(np.broadcast_to(np.asarray(origins_m, np.float32), along.shape)), along
 
 
-def _facing(normal: NDArray, directions: NDArray, hit: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _facing(normal: NDArray[np.float32], directions: NDArray[np.float32], hit: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Unit normals turned against the ray, zero where nothing was hit."""
     length = np.sqrt(np.einsum("ij,ij->i", normal, normal))
     towards = np.where(np.einsum("ij,ij->i", normal, directions) > 0, np.float32(-1), np.float32(1))
-    scale = np.where(hit, towards / np.maximum(length, np.float32(1e-30)), np.float32(0))
+    scale: NDArray[np.float32] = np.where(hit, towards / np.maximum(length, np.float32(1e-30)), np.float32(0))
     return normal * scale[:, None]

@@ -165,10 +165,11 @@ def _reach(model: RobotModel, clouds: dict[str, NDArray[np.float64]]) -> float:
     """Greatest distance of any body's origin from the base over a few configurations, plus that body's size, m."""
     q = np.random.default_rng(0).uniform(model.q_lower, model.q_upper, (64, model.dof))
     poses = forward_kinematics(model, q)
-    return max(
-        float(np.linalg.norm(poses[:, model.link_index(leader), :3, 3], axis=-1).max()) + float(np.linalg.norm(corners, axis=-1).max())
+    reaches = [
+        float(np.linalg.norm(poses[:, model.link_index(leader), :3, 3], axis=-1).max() + np.linalg.norm(corners, axis=-1).max())
         for leader, corners in clouds.items()
-    )
+    ]
+    return max(reaches, default=1.0)
 
 
 def _candidate_pairs(model: RobotModel, leaders: list[str]) -> list[tuple[int, int]]:

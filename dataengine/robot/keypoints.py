@@ -149,8 +149,8 @@ def _build(model: RobotModel, placements: Sequence[Placement]) -> KeypointSet:
 
 def _origins(model: RobotModel) -> list[Placement]:
     """Origins of base and moved links; of origins that always coincide (intersecting axes) only the first."""
-    links = [model.root] + [joint.child for joint in model.joints if joint.type in MOVING]
-    links.sort(key=model.link_index)
+    moved = [joint.child for joint in model.joints if joint.type in MOVING]
+    links = [model.root, *sorted(moved, key=model.link_index)]
     probes = np.linspace(model.q_lower, model.q_upper, 7) * np.array([1, 0.7, 0.4, 0.9, 0.2, 0.6, 0.8])[:, None]
     positions = forward_kinematics(model, probes)[..., :3, 3][:, [model.link_index(link) for link in links]]
     kept: list[int] = []

@@ -20,6 +20,8 @@ DEFAULT_ROUGHNESS = 0.45
 
 BRIGHTEST = 0.85
 """Linear base colours are scaled down to this: a surface that absorbs nothing looks fake and does not exist."""
+SLIVER_M2 = 1e-13
+"""Triangles of less area than this (a tenth of a micrometre by a micrometre) have no direction and are dropped."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def _load_mesh(path: Path, scale: tuple[float, ...], fallback: Material) -> list
 
 def _part(vertices_m: ArrayLike, faces: ArrayLike, material: Material) -> Part:
     vertices, triangles = np.asarray(vertices_m, np.float64), np.asarray(faces, np.int32)
+    a, b, c = (vertices[triangles[:, k]] for k in range(3))
+    triangles = triangles[np.linalg.norm(np.cross(b - a, c - a), axis=1) > SLIVER_M2]
     return Part(vertices, triangles, crease_normals(vertices, triangles), material)
 
 

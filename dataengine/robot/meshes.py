@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.errors import RobotError
+from dataengine.geometry import se3
 from dataengine.robot.cache import Arrays, cached_arrays
+from dataengine.robot.kinematics import forward_kinematics
 from dataengine.robot.mesh_files import Material, Part, load_geometry
 from dataengine.robot.model import RobotModel
 
@@ -70,6 +72,15 @@ def bake_link_meshes(model: RobotModel) -> list[LinkMesh]:
         if parts:
             meshes.append(_merge(index, link, parts))
     return meshes
+
+
+def base_height_m(model: RobotModel, meshes: Iterable[LinkMesh]) -> float:
+    """How high the base frame must be above a table for no fixed part (a cable, a screw head) to sink into it, m."""
+    poses = forward_kinematics(model, np.zeros(model.dof))
+    lowest = [
+        se3.transform(poses[mesh.link_index], mesh.vertices_m)[:, 2].min() for mesh in meshes if mesh.link_index in model.base_link_indices
+    ]
+    return max(0.0, -float(min(lowest, default=0.0)))
 
 
 def _merge(index: int, link: str, parts: list[Part]) -> LinkMesh:
