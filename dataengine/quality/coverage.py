@@ -68,6 +68,7 @@ class Coverage:
     """Keypoint name → frames in which it is visible, occluded, outside."""
     keypoint_visibility: Histogram
     link_visibility: Histogram
+    """Without the links that no frame of their video shows, since a record does not say which have a surface."""
     object_visibility: Histogram
     objects_per_video: dict[int, int]
     categories: dict[str, int]
@@ -82,9 +83,7 @@ class Coverage:
         return asdict(self)
 
 
-def coverage(
-    videos: Iterable[Video], joint_limits: Mapping[str, tuple[float, float]] | None = None, bins: int = BINS
-) -> Coverage:
+def coverage(videos: Iterable[Video], joint_limits: Mapping[str, tuple[float, float]] | None = None, bins: int = BINS) -> Coverage:
     """Statistics over ``videos``, read once, images ignored; unseen numbers (a real capture's joints) may be nan.
 
     ``joint_limits``: joint name → (lower, upper) in rad or m; without it a joint's histogram spans what occurs.
@@ -105,8 +104,10 @@ def coverage(
         for k, name in enumerate(video.names.keypoints):
             states[name] += _state_counts(rows["keypoint_state"][:, k])
         values["camera"].append(camera_places(rows["T_cam_base"]))
-        for name in ("keypoint_visibility", "link_visibility", "object_visibility"):
+        for name in ("keypoint_visibility", "object_visibility"):
             values[name].append(np.asarray(rows[name], np.float64).ravel())
+        links = np.asarray(rows["link_visibility"], np.float64)
+        values["link_visibility"].append(links[:, links.any(0)].ravel())
         objects = [o for o in scene.get("objects", ()) if o.get("role") not in ("table", "room")]
         totals["split"][str(scene.get("split", "none"))] += 1
         totals["objects"][len(objects)] += 1
@@ -147,9 +148,7 @@ def camera_places(T_cam_base: ArrayLike) -> NDArray[np.float64]:
     return np.stack([azimuth, elevation, distance], -1)
 
 
-def histogram(
-    label: str, unit: str, values: ArrayLike, limits: tuple[float, float] | None = None, bins: int = BINS
-) -> Histogram:
+def histogram(label: str, unit: str, values: ArrayLike, limits: tuple[float, float] | None = None, bins: int = BINS) -> Histogram:
     """Histogram within ``limits``, or within the values' own range; values beyond go to the outermost bins, nan nowhere."""
     v = np.asarray(values, np.float64).ravel()
     v = v[np.isfinite(v)]

@@ -81,7 +81,7 @@ def object_mask(ids: NDArray[np.uint8]) -> Rgb:
 def nocs(coordinates: NDArray[np.uint16]) -> Rgb:
     """Object coordinates (H, W, 3), x y z as red green blue; elsewhere the background."""
     colour = np.round(coordinates / 65535 * 255).astype(np.uint8)
-    return np.where(coordinates.any(-1)[..., None], colour, np.uint8(BACKGROUND))
+    return np.where(coordinates.any(-1)[..., None], colour, np.array(BACKGROUND, np.uint8))
 
 
 def amodal_robot(amodal: ArrayLike, mask_link: ArrayLike, rgb: Rgb | None = None) -> Rgb:
@@ -119,7 +119,7 @@ def faded(rgb: Rgb | None, shape: tuple[int, ...]) -> Rgb:
 def stripes(mask: NDArray[np.bool_], period_px: int = 6) -> NDArray[np.float64]:
     """Opacity of a striped fill of ``mask`` (H, W)."""
     v, u = np.indices(mask.shape)
-    return mask * np.where((u - v) % period_px < period_px // 2, 0.85, 0.35)
+    return np.where(mask, np.where((u - v) % period_px < period_px // 2, 0.85, 0.35), 0.0)
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -10,8 +10,8 @@ import numpy as np
 from dataengine.errors import RecordError
 from dataengine.record.video import Video
 from dataengine.view.colour import DEPTH_MAP, ERROR_LIMIT_M, ERROR_MAP
-from dataengine.view.panels import NAMES, Panel, available, blank, clip_range_m, draw, panel
 from dataengine.view.palette import Rgb
+from dataengine.view.panels import NAMES, Panel, available, blank, clip_range_m, draw, panel
 from dataengine.view.typography import INK, MUTED, Text, canvas, colour_bar, draw_texts, fitted, paste, text_width, ticks
 
 STRIP = ("skeleton", "ir_left", "depth_z", "depth_sim", "depth_error", "normals", "mask_link", "nocs")
@@ -19,9 +19,7 @@ GAP_PX, MARGIN_PX = 6, 22
 DEPTH_PANELS = ("depth_z", "depth_sim")
 
 
-def contact_sheet(
-    video: Video, cell_width_px: int = 320, panels: Sequence[str] = NAMES, max_frames: int = 6
-) -> Rgb:
+def contact_sheet(video: Video, cell_width_px: int = 320, panels: Sequence[str] = NAMES, max_frames: int = 6) -> Rgb:
     """(H, W, 3) uint8: rows = modalities with their names on the left, columns = frames, scales on the right.
 
     Of a longer clip, ``max_frames`` frames at even distances. RecordError when the video has no images.
@@ -134,9 +132,7 @@ def wrapped(text: str, size_px: int, width_px: int) -> list[str]:
     return lines
 
 
-def scale(
-    sheet: Rgb, row: Panel, range_m: tuple[float, float], top: int, left: int, height: int, small: int
-) -> list[Text]:
+def scale(sheet: Rgb, row: Panel, range_m: tuple[float, float], top: int, left: int, height: int, small: int) -> list[Text]:
     """Draw the colour scale of a depth or error row on the sheet; returns its numbers."""
     if row.name in DEPTH_PANELS:
         near, far = max(range_m[0], 1e-3), range_m[1]

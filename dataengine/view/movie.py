@@ -11,8 +11,8 @@ import numpy as np
 
 from dataengine.errors import RecordError
 from dataengine.record.video import Video
-from dataengine.view.panels import available, clip_range_m, draw
 from dataengine.view.palette import Rgb
+from dataengine.view.panels import available, clip_range_m, draw
 from dataengine.view.typography import Text, draw_texts
 
 PANELS = ("rgb", "skeleton", "depth_sim")
@@ -100,20 +100,22 @@ def write_mp4(path: str | Path, frames_rgb: Iterable[Rgb], fps: float) -> Path:
 
 
 def _add_stream(container: Any, frame: Rgb, fps: float) -> Any:
-    import av
+    from av.codec.context import Flags
 
     for name, options in ENCODERS:
-        if _has_encoder(av, name):
+        if _has_encoder(name):
             stream = container.add_stream(name, rate=Fraction(fps).limit_denominator(1001), options=options)
             stream.width, stream.height, stream.pix_fmt = frame.shape[1], frame.shape[0], "yuv420p"
-            stream.codec_context.flags |= av.codec.context.Flags.bitexact
+            stream.codec_context.flags |= Flags.bitexact
             return stream
     raise RecordError("movie: this PyAV has no H.264 or MPEG-4 encoder; reinstall it: pip install --force-reinstall av")
 
 
-def _has_encoder(av: Any, name: str) -> bool:
+def _has_encoder(name: str) -> bool:
+    from av.codec.codec import Codec, UnknownCodecError
+
     try:
-        av.codec.Codec(name, "w")
-    except av.codec.codec.UnknownCodecError:
+        Codec(name, "w")
+    except UnknownCodecError:
         return False
     return True

@@ -80,7 +80,7 @@ def hatch(image: Rgb, where: ArrayLike, period_px: int = 6) -> Rgb:
     mask = np.asarray(where, bool)
     v, u = np.indices(mask.shape)
     stripe = ((u + v) % period_px < max(1, period_px // 3))[..., None]
-    pattern = np.where(stripe, np.uint8(HATCH_LIGHT), np.uint8(HATCH_DARK))
+    pattern = np.where(stripe, *(np.array(tone, np.uint8) for tone in (HATCH_LIGHT, HATCH_DARK)))
     return np.where(mask[..., None], pattern, image)
 
 

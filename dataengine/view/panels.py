@@ -86,9 +86,7 @@ def clip_range_m(video: Video) -> tuple[float, float]:
     return colour.depth_range_m(*(video.images[n] for n in ("depth_z", "depth_sim") if n in video.images))
 
 
-def draw(
-    video: Video, frame: int, name: str, range_m: tuple[float, float] | None = None, width_px: int | None = None
-) -> Rgb:
+def draw(video: Video, frame: int, name: str, range_m: tuple[float, float] | None = None, width_px: int | None = None) -> Rgb:
     """One panel of one frame, at the stored size or resized to ``width_px`` (area-averaged when smaller)."""
     import cv2
 
@@ -100,7 +98,7 @@ def draw(
     scale = 1.0 if width_px is None else width_px / picture.shape[1]
     if scale != 1.0:
         size = (round(picture.shape[1] * scale), max(1, round(picture.shape[0] * scale)))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST), np.uint8)
     if name == "skeleton":
         row = video.frames[frame]
         picture = draw_keypoints(picture, row["keypoints_px"], row["keypoint_state"], video.names, scale)

@@ -54,7 +54,7 @@ def unpack_depth(packed: Packed) -> NDArray[np.float64]:
 
 def png_uri(image: NDArray[np.uint8]) -> str:
     """Lossless data address of a picture (H, W, 3)."""
-    return _uri(image, ".png", "image/png", [(16, 9)])  # cv2.IMWRITE_PNG_COMPRESSION
+    return _uri(image, ".png", "image/png", [(16, 6)])  # cv2.IMWRITE_PNG_COMPRESSION
 
 
 def webp_uri(image: NDArray[np.uint8], quality: int = 88) -> str:

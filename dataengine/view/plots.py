@@ -34,7 +34,7 @@ class PlaceLike(Protocol):
     def distance_m(self) -> float: ...
 
 
-def histogram_svg(h: HistogramLike, unit: str = "", width: int = 300, height: int = 96) -> Markup:
+def histogram_svg(h: HistogramLike, unit: str = "", width: int = 360, height: int = 96) -> Markup:
     """Bars over an axis with round numbers; hovering a bar tells its range and count."""
     pad, bottom = 8, 20
     low, high, most = h.edges[0], h.edges[-1], max(max(h.counts), 1)
@@ -59,7 +59,7 @@ def histogram_svg(h: HistogramLike, unit: str = "", width: int = 300, height: in
     return _svg(width, height, "".join(bars) + base + marks, f"histogram of {h.label}")
 
 
-def camera_polar_svg(cameras: Sequence[PlaceLike], size: int = 300) -> Markup:
+def camera_polar_svg(cameras: Sequence[PlaceLike], size: int = 330) -> Markup:
     """Cameras on the sky of the base frame: angle = azimuth (+x up, +y left), centre = overhead, ring = horizon.
 
     Colour tells the distance (near warm). A camera below the horizon lies outside the ring.
@@ -98,15 +98,15 @@ def _camera_dots(cameras: Sequence[PlaceLike], centre: float, radius: float) -> 
     return "".join(out)
 
 
-def bars_svg(values: Mapping[str, float], unit: str = "", width: int = 420, digits: int = 0) -> Markup:
+def bars_svg(values: Mapping[str, float], unit: str = "", width: int = 360, digits: int = 0) -> Markup:
     """One horizontal bar per name with its number, as given (largest first is up to the caller)."""
-    row, label_w, number_w = 24, 150, 70
+    row, label_w, number_w = 22, 116, 60
     most = max([*values.values(), 1e-12])
     parts = []
     for i, (name, value) in enumerate(values.items()):
         y, size = i * row, max(value / most * (width - label_w - number_w), 1.0)
         shown = f"{value:,.{digits}f}{' ' + unit if unit else ''}"
-        text = name if len(name) <= 24 else name[:23] + "…"
+        text = _short(name)
         parts.append(
             f'<text x="{label_w - 8}" y="{y + 16}" text-anchor="end">{escape(text)}<title>{escape(name)}</title></text>'
             f'<rect class="bar" x="{label_w}" y="{y + 5}" width="{size:.1f}" height="{row - 10}" rx="2"/>'
@@ -115,23 +115,26 @@ def bars_svg(values: Mapping[str, float], unit: str = "", width: int = 420, digi
     return _svg(width, max(row * len(values), 1), "".join(parts), "bars")
 
 
-def states_svg(states: Mapping[str, Sequence[int]], width: int = 420) -> Markup:
+def states_svg(states: Mapping[str, Sequence[int]], width: int = 360) -> Markup:
     """Per keypoint one bar of three parts: visible, occluded, outside."""
-    row, label_w = 20, 150
+    row, label_w = 20, 116
     parts = []
     for i, (name, counts) in enumerate(states.items()):
         total, left, y = max(sum(counts), 1), float(label_w), i * row
-        short = name if len(name) <= 24 else name[:23] + "…"
+        short = _short(name)
         parts.append(f'<text x="{label_w - 8}" y="{y + 14}" text-anchor="end">{escape(short)}</text>')
         for kind, count in zip(("visible", "occluded", "outside"), counts, strict=True):
             size = count / total * (width - label_w - 8)
             tip = f"{name}: {kind} in {count} of {total} frames"
             parts.append(
-                f'<rect class="{kind}" x="{left:.1f}" y="{y + 3}" width="{size:.1f}" height="{row - 6}">'
-                f"<title>{escape(tip)}</title></rect>"
+                f'<rect class="{kind}" x="{left:.1f}" y="{y + 3}" width="{size:.1f}" height="{row - 6}"><title>{escape(tip)}</title></rect>'
             )
             left += size
     return _svg(width, max(row * len(states), 1), "".join(parts), "keypoint states")
+
+
+def _short(name: str, most: int = 18) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _anchor(x: float, width: int) -> str:
@@ -139,6 +142,4 @@ def _anchor(x: float, width: int) -> str:
 
 
 def _svg(width: int, height: int, body: str, label: str) -> Markup:
-    return Markup(
-        f'<svg class="plot" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{body}</svg>'
-    )
+    return Markup(f'<svg class="plot" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{body}</svg>')

@@ -77,9 +77,7 @@ class CoverageLike(Protocol):
     def video_rejections(self) -> Mapping[str, int]: ...
 
 
-def write_report(
-    path: str | Path, info: ReportInfo, coverage: CoverageLike, videos: Iterable[Video], max_videos: int = MAX_VIDEOS
-) -> Path:
+def write_report(path: str | Path, info: ReportInfo, coverage: CoverageLike, videos: Iterable[Video], max_videos: int = MAX_VIDEOS) -> Path:
     """Write the page, complete or not at all; creates the folder; returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,15 +87,11 @@ def write_report(
     return path
 
 
-def report_html(
-    info: ReportInfo, coverage: CoverageLike, videos: Iterable[Video], max_videos: int = MAX_VIDEOS
-) -> str:
+def report_html(info: ReportInfo, coverage: CoverageLike, videos: Iterable[Video], max_videos: int = MAX_VIDEOS) -> str:
     """The page as text. Of ``videos`` only the first ``max_videos`` are read."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("dataengine.view"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    environment = Environment(loader=PackageLoader("dataengine.view"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     data = {
         "location": info.location,
         "depthStepM": DEPTH_STEP_M,

@@ -58,14 +58,7 @@ def keypoint_colours(names: Names) -> Rgb:
     return srgb_from_oklch(0.86 - 0.18 * unit, 0.17 + 0.06 * unit, 0.27 - 0.30 * unit)
 
 
-def draw_keypoints(
-    image: Rgb,
-    keypoints_px: ArrayLike,
-    state: ArrayLike,
-    names: Names,
-    scale: float = 1.0,
-    labels: bool = False,
-) -> Rgb:
+def draw_keypoints(image: Rgb, keypoints_px: ArrayLike, state: ArrayLike, names: Names, scale: float = 1.0, labels: bool = False) -> Rgb:
     """Copy of ``image`` with the skeleton: seen keypoints filled, hidden ones hollow, those outside only as line ends.
 
     ``keypoints_px`` (P, 2) are pixels of the stored image, ``image`` is that image resized by ``scale``. Line widths

@@ -75,7 +75,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     power = 10.0 ** np.floor(np.log10(raw))
     step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - raw))
     first = np.ceil(low / step - 1e-9) * step
-    return [float(round(v, 9)) for v in np.arange(first, high + step * 1e-6, step)]
+    return [float(round(v, 9)) + 0.0 for v in np.arange(first, high + step * 1e-6, step)]
 
 
 def canvas(height_px: int, width_px: int, colour: tuple[int, int, int] = PAPER) -> Rgb:

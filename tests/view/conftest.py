@@ -59,11 +59,7 @@ def build_world(seed: int) -> tuple[World, list[np.ndarray]]:
         world.local.append(np.eye(4))
     poses = []
     for k, (shape, size) in enumerate(OBJECTS):
-        solid = (
-            trimesh.creation.box(size)
-            if shape == "box"
-            else trimesh.creation.cylinder(size[0] / 2, size[2], sections=48)
-        )
+        solid = trimesh.creation.box(size) if shape == "box" else trimesh.creation.cylinder(size[0] / 2, size[2], sections=48)
         angle = rng.uniform(-np.pi, np.pi) if k < 2 else 0.0
         turn = se3.rotation_from_axis_angle((0.0, 0.0, 1.0), angle)
         place = [(0.45, 0.3), (0.35, -0.35), (0.75, 0.05)][k] + rng.uniform(-0.05, 0.05, 2)
@@ -78,15 +74,15 @@ def build_world(seed: int) -> tuple[World, list[np.ndarray]]:
     return world, poses
 
 
-def shade(view, rays_world, eye, scene, base_colour, light) -> np.ndarray:
+def shade(view, facing, rays_world, eye, scene, base_colour, light) -> np.ndarray:
     """Lambert with one shadow ray; linear 0…1 (H, W, 3)."""
     h, w = view.depth_z_m.shape
     point = eye + rays_world * view.depth_z_m.reshape(-1, 1)
     towards = light - point
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
-    cosine = np.maximum((towards * view.normal_world).sum(1), 0)
-    lit = ~scene.occluded(np.broadcast_to(light, point.shape), point + 1e-3 * view.normal_world)
-    ambient = 0.34 + 0.12 * view.normal_world[:, 2]
+    cosine = np.maximum((towards * facing).sum(1), 0)
+    lit = ~scene.occluded(np.broadcast_to(light, point.shape), point + 1e-3 * facing)
+    ambient = 0.34 + 0.12 * facing[:, 2]
     return (base_colour * (ambient + 0.85 * cosine * lit)[:, None]).reshape(h, w, 3)
 
 
@@ -134,15 +130,15 @@ def render_frame(world, poses, K, T_world_cam, width, height, rng):
     scene.pose(poses)
     view = render_labels(scene, K, T_world_cam, width, height)
     eye, R = T_world_cam[:3, 3], T_world_cam[:3, :3]
-    view.__dict__["normal_world"] = view.normal_cam.reshape(-1, 3) @ R.T
+    facing = view.normal_cam.reshape(-1, 3) @ R.T
     rays = pixel_rays(K, width, height) @ R.T
     owner = np.array([*world.owner, 0])[view.mesh_index]
     link = np.where(owner > 0, owner, 0).astype(np.uint8)
     objects = np.where(owner < 0, -owner, 0).astype(np.uint8)
     light = np.array([1.2, -1.4, 2.2])
-    rgb = shade(view, rays, eye, scene, _albedo(world, view, rays, eye, objects).reshape(-1, 3), light)
+    rgb = shade(view, facing, rays, eye, scene, _albedo(world, view, rays, eye, objects).reshape(-1, 3), light)
     rgb = np.clip(rgb, 0, 1) ** (1 / 2.2) * 255 + rng.normal(0, 1.5, rgb.shape)
-    infrared = shade(view, rays, eye, scene, np.full((rays.shape[0], 3), 0.45), eye + (0, 0, 0.05))[..., 0]
+    infrared = shade(view, facing, rays, eye, scene, np.full((rays.shape[0], 3), 0.45), eye + (0, 0, 0.05))[..., 0]
     dots = rng.random((2, height, width)) < 0.06
     true = (np.round(view.depth_z_m / DEPTH_QUANTUM_M) * DEPTH_QUANTUM_M).astype(np.float32)
     amodal = amodal_masks(
@@ -172,7 +168,14 @@ def render_frame(world, poses, K, T_world_cam, width, height, rng):
 
 
 def _albedo(world, view, rays, eye, objects) -> np.ndarray:
-    shades = {0: (0.86, 0.87, 0.9), 1: (0.75, 0.22, 0.16), 2: (0.15, 0.42, 0.62), 3: (0.85, 0.62, 0.18), 254: (0.5, 0.53, 0.58), 255: (0.6, 0.44, 0.3)}
+    shades = {
+        0: (0.86, 0.87, 0.9),
+        1: (0.75, 0.22, 0.16),
+        2: (0.15, 0.42, 0.62),
+        3: (0.85, 0.62, 0.18),
+        254: (0.5, 0.53, 0.58),
+        255: (0.6, 0.44, 0.3),
+    }
     out = np.zeros((*objects.shape, 3))
     for tag, colour in shades.items():
         out[objects == tag] = colour

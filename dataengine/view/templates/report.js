@@ -162,7 +162,7 @@ function drawKeypoints() {
 function drawScale(values) {
   const box = $("scale"), v = video(), depth = state.panel === "depth_z" || state.panel === "depth_sim";
   const scale = depth ? v.depthScale : state.panel === "depth_error" ? data.errorScale : null;
-  box.hidden = !scale;
+  box.classList.toggle("empty", !scale); // keeps its place: switching modality moves nothing
   if (!scale) return;
   const ramp = element("div", { className: "ramp", style: `background:linear-gradient(90deg,${scale.stops.join(",")})` });
   const marks = scale.marks.map(([u, text]) => element("span", {
