@@ -29,10 +29,10 @@ class Render:
     report: Annotated[bool, arg(help="write contact sheets, movies and report.html at the end")] = True
 
     def run(self) -> int:
-        from dataengine import commands
+        from dataengine.commands.render import render
 
         out = self.out or Path("out") / Path(self.preset).stem
-        return commands.render(self.preset, out, self.set, self.workers, self.serial, self.report)
+        return render(self.preset, out, self.set, self.workers, self.serial, self.report)
 
 
 @dataclass
@@ -46,9 +46,9 @@ class Plan:
     pilot: Annotated[int, arg(help="videos to measure")] = 8
 
     def run(self) -> int:
-        from dataengine import commands
+        from dataengine.commands.plan import plan
 
-        return commands.plan(self.preset, self.set, self.nodes, self.cores, self.pilot)
+        return plan(self.preset, self.set, self.nodes, self.cores, self.pilot)
 
 
 @dataclass
@@ -58,9 +58,9 @@ class Status:
     dataset: Dataset
 
     def run(self) -> int:
-        from dataengine import commands
+        from dataengine.commands.inspect import status
 
-        return commands.status(self.dataset)
+        return status(self.dataset)
 
 
 @dataclass
@@ -70,9 +70,9 @@ class Validate:
     dataset: Dataset
 
     def run(self) -> int:
-        from dataengine import commands
+        from dataengine.commands.validate import validate
 
-        return commands.validate(self.dataset)
+        return validate(self.dataset)
 
 
 @dataclass
@@ -83,9 +83,9 @@ class Explain:
     video: Video
 
     def run(self) -> int:
-        from dataengine import commands
+        from dataengine.commands.inspect import explain
 
-        return commands.explain(self.dataset, self.video)
+        return explain(self.dataset, self.video)
 
 
 @dataclass
@@ -98,9 +98,9 @@ class Replay:
     out: Annotated[Path | None, arg(help="write the contact sheet of the replay here")] = None
 
     def run(self) -> int:
-        from dataengine import commands
+        from dataengine.commands.replay import replay
 
-        return commands.replay(self.dataset, self.video, self.frame, self.out)
+        return replay(self.dataset, self.video, self.frame, self.out)
 
 
 @dataclass
@@ -110,9 +110,9 @@ class Report:
     dataset: Dataset
 
     def run(self) -> int:
-        from dataengine import commands
+        from dataengine.commands.report import report
 
-        return commands.report(self.dataset)
+        return report(self.dataset)
 
 
 @dataclass
@@ -120,9 +120,9 @@ class Doctor:
     """Versions, machine and missing pieces, for bug reports."""
 
     def run(self) -> int:
-        from dataengine import commands
+        from dataengine.commands.doctor import doctor
 
-        return commands.doctor()
+        return doctor()
 
 
 Command = (

@@ -33,7 +33,10 @@ def load_ready_robot(spec: DatasetSpec) -> Robot:
 
 
 def setup(payload: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """payload: `spec` (JSON of the DatasetSpec). The handler takes {video, dataset} and returns the receipt."""
+    """payload: `spec` (JSON of the DatasetSpec). The handler takes {video, dataset} and returns the receipt.
+
+    With `scene` (JSON of a SceneSpec) in the request, that scene is rendered instead of a sampled one.
+    """
     from dataengine.render.blender.renderer import BlenderRenderer
     from dataengine.render.zygote_child import FreshStart, address_randomised
 
@@ -46,10 +49,9 @@ def setup(payload: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]
     facts = provenance(robot, bitwise_colour=reproducible)
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
-        scene = sample_scene(spec, request["video"], robot.model)
+        given = request.get("scene")
+        scene = SceneSpec.model_validate(given) if given else sample_scene(spec, request["video"], robot.model)
         video, cpu_s = render_video(scene, robot, renderer.render_video, with_assets(facts, scene))
-        if request.get("dataset") is None:
-            return {"video": request["video"], "cpu_s": cpu_s}
         return _commit(Path(request["dataset"]), scene, video, validate_video(video, robot.model, robot.meshes), cpu_s, reproducible)
 
     return handle

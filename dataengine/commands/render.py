@@ -1,0 +1,93 @@
+"""`dataengine render`: a preset to a dataset with a report; the same command resumes."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from dataengine.config.loader import load_spec
+from dataengine.config.spec import DatasetSpec
+from dataengine.errors import RenderError
+from dataengine.render.driver import Callbacks, GivenUp, run_units
+from dataengine.render.executor import Executor
+from dataengine.render.progress import Progress
+from dataengine.render.zygote import Recipe
+from dataengine.store.commits import unit_name
+from dataengine.store.dataset import Dataset, open_or_create
+from dataengine.worker import load_ready_robot
+
+
+def render(preset: str, out: Path, overrides: Sequence[str], workers: int | None, serial: bool, report: bool) -> int:
+    """Exit code 0, or 1 when videos were given up."""
+    console = Console(highlight=False, soft_wrap=True)
+    spec = load_spec(preset, overrides)
+    check_machine()
+    load_ready_robot(spec)  # fails early on a bad robot, and bakes its meshes before any worker reads them
+    dataset = open_dataset_of(spec, out, console)
+    todo = dataset.pending(spec.videos)
+    committed = len(dataset.videos())
+    banner(console, spec, out, len(todo), committed)
+    if todo:
+        executor = make_executor(spec, workers, serial)
+        progress = Progress(len(todo), committed, spec.frames, out, console)
+        callbacks = Callbacks(request=lambda video: {"video": video, "dataset": str(dataset.path.resolve())}, quarantined=quarantine_in(dataset))
+        run_units(todo, executor, spec.limits, progress, callbacks, safe_before=committed)
+    dataset.clean_staging()
+    manifest = dataset.write_manifest()
+    given_up = dataset.quarantined()
+    console.print(f"{len(manifest['units'])} videos in {out}, manifest {manifest['digest'][:16]}")
+    for unit, record in given_up.items():
+        console.print(f"[red]{unit} was given up after {record['attempts']} attempts:[/] {record['reason']}")
+    if report and manifest["units"]:
+        from dataengine.commands.report import write_previews
+
+        write_previews(dataset, console)
+    return 1 if given_up else 0
+
+
+def check_machine() -> None:
+    """Raise RenderError where Blender cannot start."""
+    from dataengine.render.blender.libraries import explain_missing, missing_libraries
+
+    if missing := missing_libraries():
+        raise RenderError(explain_missing(missing))
+
+
+def open_dataset_of(spec: DatasetSpec, out: Path, console: Console) -> Dataset:
+    """Open or create the dataset folder, take back what is damaged, remove what dead workers left."""
+    identity = spec.model_dump(mode="json", exclude={"videos", "limits"})
+    dataset = open_or_create(out, identity, spec.digest(), spec.name, planned=spec.videos)
+    dataset.clean_staging()
+    for damage in dataset.check_existing():
+        console.print(f"[yellow]{damage.unit} was damaged ({damage.findings[0]}); moved to {damage.moved_to}, it will be rendered again[/]")
+    return dataset
+
+
+def make_executor(spec: DatasetSpec, workers: int | None, serial: bool) -> Executor:
+    """Zygotes of this process, or Ray actors: on the cluster that RAY_ADDRESS names, else on this machine."""
+    recipe = Recipe("dataengine.worker:setup", {"spec": spec.model_dump_json()})
+    if serial:
+        from dataengine.render.serial import SerialExecutor
+
+        return SerialExecutor(recipe, workers or 1)
+    from dataengine.render.pool import RayPool
+
+    return RayPool(recipe, workers, os.environ.get("RAY_ADDRESS") or None)
+
+
+def quarantine_in(dataset: Dataset):  # noqa: ANN201
+    """Callback that writes a given-up video into the dataset's quarantine."""
+
+    def quarantine(given_up: GivenUp) -> None:
+        dataset.quarantine(unit_name(given_up.unit), given_up.reason, len(given_up.reasons), given_up.log_tail)
+
+    return quarantine
+
+
+def banner(console: Console, spec: DatasetSpec, out: Path, todo: int, committed: int) -> None:
+    """What is about to happen."""
+    camera = f"{spec.camera.width}×{spec.camera.height}"
+    console.print(f"[bold]{spec.name}[/] · spec {spec.digest()[:12]} · {spec.robot.name} · {camera} · {spec.frames} frames a video")
+    already = f", {committed} of {spec.videos} already done" if committed else ""
+    console.print(f"{todo} videos to render into {out}{already}; Ctrl-C is safe, the same command goes on")
