@@ -1,0 +1,174 @@
+"""Table, room or sky, lamps, and the exposure that suits them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataengine.config.spec import SurroundingsSpec
+from dataengine.geometry import se3
+from dataengine.scene.draws import Draws
+from dataengine.scene.materials import draw_material, wall_material
+from dataengine.scene.palette import light_color
+from dataengine.scene.spec import Environment, Light, Material, Matrix4, SceneObject, Vector
+
+Array = NDArray[np.float64]
+TABLE_ID, ROOM_ID = 255, 254
+BASE_MARGIN_M = 0.25
+"""The robot's base axis stays this far from the table's edge, where the table is large enough."""
+FLOOR_THICKNESS_M = 0.02
+
+UPWARD_RADIANCE: dict[str, float] = {
+    "city": 2.176,
+    "courtyard": 0.676,
+    "forest": 1.508,
+    "interior": 1.793,
+    "night": 0.159,
+    "studio": 0.483,
+    "sunrise": 0.529,
+    "sunset": 0.696,
+}
+"""Radiance of a white horizontal surface under each packaged image at strength 1 (irradiance/π, luminance), measured."""
+
+WHITE_LEVEL = 0.7
+"""Linear value that the automatic exposure gives a white surface at the robot."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The table top, a rectangle or disc at z = 0, and its object."""
+
+    T_world_table: Array
+    half_m: Array
+    is_round: bool
+    object: SceneObject
+
+    @property
+    def floor_z_m(self) -> float:
+        return -self.object.size_m[2]
+
+    def holds(self, xy_m: Array, radius_m: float) -> bool:
+        """Whether a disc stands completely on the top."""
+        local = se3.transform(se3.inverse(self.T_world_table), np.array([[xy_m[0], xy_m[1], 0.0]]))[0, :2]
+        if self.is_round:
+            return bool(np.linalg.norm(local) + radius_m <= self.half_m[0])
+        return bool((np.abs(local) + radius_m <= self.half_m).all())
+
+
+def matrix4(T: Array) -> Matrix4:
+    """A pose (4,4) as plain data."""
+    return tuple(tuple(row) for row in np.asarray(T, float).tolist())  # type: ignore[return-value]
+
+
+def draw_table(spec: SurroundingsSpec, draws: Draws) -> Table:
+    """A table around the origin, where the robot stands."""
+    size = draws.real("table.size_m", spec.table_size_m)
+    is_round = draws.uniform("table.round", 0, 1) < 0.2
+    aspect = 1.0 if is_round else draws.uniform("table.aspect", 0.6, 1.0)
+    height = draws.uniform("table.height_m", 0.70, 0.78)
+    top = draws.uniform("table.thickness_m", 0.025, 0.045)
+    half = np.array([size, size * aspect]) / 2
+    yaw = draws.uniform("table.yaw_rad", -np.pi, np.pi)
+    rng = draws.rng("table.offset_m")
+    free = np.maximum(half - BASE_MARGIN_M, 0.0) * (0.7 if is_round else 1.0)
+    offset = draws.note("table.offset_m", "uniform with the base on the table", (rng.uniform(-1, 1, 2) * free).tolist())
+    R = se3.rotation_from_axis_angle((0.0, 0.0, 1.0), yaw)
+    T = se3.make(R, R @ (offset[0], offset[1], -height / 2))
+    thing = _fixed(
+        TABLE_ID,
+        "table",
+        "table",
+        (top, draws.uniform("table.leg_m", 0.04, 0.08), float(is_round)),
+        (size, size * aspect, height),
+        T,
+        draw_material(draws, "table.material", spec.table_materials),
+        "table",
+    )
+    return Table(T, half, is_round, thing)
+
+
+def draw_environment(spec: SurroundingsSpec, draws: Draws) -> Environment:
+    """A packaged sky or interior image, or the plain light that falls into a room from above."""
+    name = draws.name("environment.name", spec.environment)
+    level = draws.real("environment.strength", spec.environment_strength)
+    yaw = draws.uniform("environment.yaw_rad", -np.pi, np.pi)
+    if name == "room":
+        color = light_color(draws.real("environment.temperature_k", spec.light_temperature_k))
+        return Environment(kind="room", name="room", yaw_rad=yaw, strength=level, color=color)
+    return Environment(kind="hdri", name=name, yaw_rad=yaw, strength=level / UPWARD_RADIANCE[name])
+
+
+def draw_room(draws: Draws, is_room: bool, floor_z_m: float, reach_m: float) -> tuple[SceneObject, ...]:
+    """Floor, and walls where the environment is a room; large enough for everything within `reach_m` of the origin."""
+    yaw = draws.uniform("room.yaw_rad", -np.pi, np.pi)
+    half = [max(draws.uniform(f"room.half_{axis}_m", 2.2, 3.5), reach_m + 0.4) for axis in "xy"]
+    R = se3.rotation_from_axis_angle((0.0, 0.0, 1.0), yaw)
+    floor_T = se3.make(R, (0.0, 0.0, floor_z_m - FLOOR_THICKNESS_M / 2))
+    floor_material = draw_material(draws, "floor.material", ("wood", "stone", "fabric", "paint"))
+    if not is_room:
+        width = 2 * max(draws.uniform("floor.radius_m", 4.0, 7.0), reach_m + 0.4)
+        return (_fixed(ROOM_ID, "floor", "cylinder", (0.005,), (width, width, FLOOR_THICKNESS_M), floor_T, floor_material, "room"),)
+    size = (2 * half[0], 2 * half[1], FLOOR_THICKNESS_M)
+    floor = _fixed(ROOM_ID, "floor", "box", (0.001,), size, floor_T, floor_material, "room")
+    wall, height = 0.1, draws.uniform("room.height_m", 2.5, 3.2)
+    outer = (size[0] + 2 * wall, size[1] + 2 * wall, height + wall + FLOOR_THICKNESS_M)
+    T = se3.make(R, (0.0, 0.0, floor_z_m - FLOOR_THICKNESS_M - wall + outer[2] / 2))
+    return floor, _fixed(ROOM_ID, "walls", "room", (wall,), outer, T, wall_material(draws, "room.material"), "room")
+
+
+def draw_lights(spec: SurroundingsSpec, draws: Draws, target_m: Array) -> tuple[Light, ...]:
+    """Lamps on a shell around the base, turned to the robot."""
+    lamps = []
+    for k in range(draws.whole("lights.count", spec.lights)):
+        key = f"light.{k}"
+        distance = draws.real(f"{key}.distance_m", spec.light_distance_m)
+        elevation = np.radians(draws.real(f"{key}.elevation_deg", spec.light_elevation_deg))
+        azimuth = draws.uniform(f"{key}.azimuth_rad", -np.pi, np.pi)
+        direction = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+        aim = target_m + draws.rng(f"{key}.aim").uniform(-0.2, 0.2, 3)
+        lamps.append(
+            Light(
+                position_m=_vector(distance * direction),
+                target_m=_vector(aim),
+                power_w=draws.real(f"{key}.power_w", spec.light_power_w),
+                size_m=draws.real(f"{key}.size_m", spec.light_size_m),
+                color=light_color(draws.real(f"{key}.temperature_k", spec.light_temperature_k)),
+            )
+        )
+    return tuple(lamps)
+
+
+def automatic_exposure_ev(environment_level: float, lights: tuple[Light, ...], target_m: Array) -> float:
+    """Stops that bring a white surface at the robot to `WHITE_LEVEL`.
+
+    A lamp of P watts facing the surface at distance d gives the irradiance P/(π d²); the surface is taken as halfway
+    between horizontal and facing the lamp.
+    """
+    white = environment_level
+    for lamp in lights:
+        way = np.asarray(lamp.position_m) - target_m
+        d2 = float(way @ way)
+        white += lamp.power_w / (np.pi**2 * d2) * (1 + abs(float(way[2])) / d2**0.5) / 2
+    return float(np.log2(WHITE_LEVEL / max(white, 1e-6)))
+
+
+def _fixed(
+    instance_id: int, name: str, shape: str, parameters: tuple[float, ...], size: Vector, T: Array, material: Material, role: str
+) -> SceneObject:
+    return SceneObject(
+        instance_id=instance_id,
+        name=name,
+        category=role,
+        shape=shape,
+        parameters=parameters,
+        size_m=_vector(np.asarray(size)),
+        T_world_object=(matrix4(T),),
+        material=material,
+        role="table" if role == "table" else "room",
+    )
+
+
+def _vector(v: Array) -> Vector:
+    return float(v[0]), float(v[1]), float(v[2])
