@@ -26,7 +26,7 @@ from dataengine.record.video import Video
 from dataengine.store import files
 from dataengine.store.commits import CommitRecord, commit_bytes, describe_shard, fold, manifest_digest, read_commit, shard_name, unit_name
 from dataengine.store.shard import SCHEMA_VERSION, ShardReader, newer_schema, shard_digest, write_shard
-from dataengine.store.verify import Finding, compare_files, verify_shard
+from dataengine.store.verify import Finding, check_indices, compare_files, verify_shard
 
 FORMAT = "dataengine dataset"
 FOLDERS = ("staging", "shards", "commits", "quarantine")
@@ -250,7 +250,9 @@ class Dataset:
             return [Finding(f"commits/{unit}.json", "", None, str(error))]
         shard = self.path / "shards" / record.shard
         changed = compare_files(shard, record.files, hashes=full)
-        inside = verify_shard(shard, decode=full) if shard.is_dir() else []
+        if not shard.is_dir():
+            return changed
+        inside = verify_shard(shard) if full else check_indices(shard, record.files, record.frames)
         located = {finding.file for finding in inside}
         return inside + [finding for finding in changed if finding.file not in located]
 

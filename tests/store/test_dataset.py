@@ -225,6 +225,23 @@ def test_damaged_videos_are_taken_back_and_rendered_again(filled: Dataset) -> No
     assert filled.check_existing(full=True) == []
 
 
+def test_the_quick_check_reads_sizes_and_indices(filled: Dataset) -> None:
+    shards = [filled.path / "shards" / filled.record(index).shard for index in range(3)]
+    index = shards[0] / "rgb" / "c.0.0.0.0"
+    data = bytearray(index.read_bytes())
+    data[-20] ^= 1
+    index.write_bytes(data)
+    with (shards[1] / "depth_z" / "c.0.0.0").open("ab") as file:
+        file.write(b"x")
+    (shards[2] / "frames" / "c.0.0").write_bytes(b"")
+    found = {unit: {(f.file, f.field) for f in findings} for unit, findings in filled.verify(full=False).items()}
+    assert found == {
+        "video-000000": {("rgb/c.0.0.0.0", "rgb")},
+        "video-000001": {("depth_z/c.0.0.0", "depth_z")},
+        "video-000002": {("frames/c.0.0", "frames")},
+    }
+
+
 def test_changed_metadata_is_found_by_its_recorded_digest(filled: Dataset) -> None:
     group = filled.path / "shards" / filled.record(2).shard / "rgb" / "zarr.json"
     group.write_text(group.read_text().replace("sRGB 0", "sRGB 1"))
@@ -320,3 +337,15 @@ def test_a_full_disk_at_the_start_is_one_line(tmp_path: Path, small_disk: list[i
         open_or_create(tmp_path / "out", {}, "c" * 64, "x")
     small_disk[0] = 10**9
     assert open_or_create(tmp_path / "out", {}, "c" * 64, "x").videos() == []
+
+
+def test_publishing_at_the_same_instant_keeps_the_first(filled: Dataset) -> None:
+    """The window between looking for the shard and renaming ours to its name."""
+    target = filled.path / "shards" / filled.record(0).shard
+    before = tree(target)
+    staged = filled.stage(unit_name(0))
+    write_shard(staged, small_video(0))
+    filled._rename_shard(staged, target)
+    assert tree(target) == before and not staged.exists()
+    with pytest.raises(FileNotFoundError):
+        filled._rename_shard(staged, target.with_name("nowhere"))
