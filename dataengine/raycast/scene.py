@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh  # pyright: ignore[reportMissingImports] (compiled, no stubs)
@@ -33,6 +34,11 @@ class TriMesh:
             raise DataEngineError("mesh vertices contain NaN or infinite coordinates; repair the mesh file")
         object.__setattr__(self, "vertices_m", vertices)
         object.__setattr__(self, "faces", faces)
+
+    @cached_property
+    def bvh(self) -> Bvh:
+        """Acceleration structure in the mesh's own frame, built at the first use and good for every pose."""
+        return Bvh(self.vertices_m.astype(np.float32), self.faces)
 
 
 @dataclass(frozen=True, eq=False)
