@@ -118,6 +118,7 @@ def coverage(videos: Iterable[Video], joint_limits: Mapping[str, tuple[float, fl
     if not count:
         raise RecordError("coverage: no videos given; a dataset needs at least one")
     cameras = np.concatenate(values["camera"])
+    cameras = cameras[np.isfinite(cameras).all(1)]
     limits = joint_limits or {}
     return Coverage(
         videos=count,

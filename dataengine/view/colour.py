@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dataengine.view.palette import BACKGROUND, Rgb, apply_map, blend, hatch, link_colours, object_colours
+from dataengine.view.palette import BACKGROUND, Rgb, apply_map, blend, hatch, link_colours, object_colours, stripe_period_px
 
 DEPTH_MAP, ERROR_MAP = "turbo_r", "RdBu_r"
 """Near is warm. Measured too far is red, too near is blue."""
@@ -116,9 +116,10 @@ def faded(rgb: Rgb | None, shape: tuple[int, ...]) -> Rgb:
     return grey(np.round(luma * 0.5 + 12).astype(np.uint8))
 
 
-def stripes(mask: NDArray[np.bool_], period_px: int = 6) -> NDArray[np.float64]:
+def stripes(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Opacity of a striped fill of ``mask`` (H, W)."""
     v, u = np.indices(mask.shape)
+    period_px = stripe_period_px(mask.shape[1])
     return np.where(mask, np.where((u - v) % period_px < period_px // 2, 0.85, 0.35), 0.0)
 
 

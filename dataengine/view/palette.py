@@ -11,7 +11,7 @@ Rgb = NDArray[np.uint8]
 
 BACKGROUND = (23, 25, 30)
 """Behind id masks and coordinate maps."""
-HATCH_DARK, HATCH_LIGHT = (46, 48, 54), (74, 77, 85)
+HATCH_DARK, HATCH_LIGHT = (42, 44, 50), (78, 81, 90)
 """Stripes that mean "no value here"."""
 GOLDEN_TURN = 0.381966
 """1 − 1/φ of a turn between neighbouring ids: successive hues never come close to each other."""
@@ -75,13 +75,19 @@ def _id_colours(first_turn: float, chroma: float) -> Rgb:
     return table
 
 
-def hatch(image: Rgb, where: ArrayLike, period_px: int = 6) -> Rgb:
-    """Copy of ``image`` (H, W, 3) with diagonal dark grey stripes over ``where`` (H, W)."""
+def hatch(image: Rgb, where: ArrayLike) -> Rgb:
+    """Copy of ``image`` (H, W, 3) with diagonal dark grey stripes over ``where`` (H, W), wide enough to survive in a thumbnail."""
     mask = np.asarray(where, bool)
+    period_px = stripe_period_px(mask.shape[1])
     v, u = np.indices(mask.shape)
-    stripe = ((u + v) % period_px < max(1, period_px // 3))[..., None]
+    stripe = ((u + v) % period_px < period_px // 3)[..., None]
     pattern = np.where(stripe, *(np.array(tone, np.uint8) for tone in (HATCH_LIGHT, HATCH_DARK)))
     return np.where(mask[..., None], pattern, image)
+
+
+def stripe_period_px(width_px: int) -> int:
+    """Distance of stripes in a picture of this width."""
+    return max(6, width_px // 50)
 
 
 def blend(image: Rgb, colour: ArrayLike, alpha: ArrayLike) -> Rgb:

@@ -5,6 +5,7 @@ Videos are embedded in full up to a limit; the statistics are those of the whole
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -88,19 +89,19 @@ def write_report(path: str | Path, info: ReportInfo, coverage: CoverageLike, vid
 
 
 def report_html(info: ReportInfo, coverage: CoverageLike, videos: Iterable[Video], max_videos: int = MAX_VIDEOS) -> str:
-    """The page as text. Of ``videos`` only the first ``max_videos`` are read."""
+    """The page as text. Of ``videos`` only the first ``max_videos`` are read; those without pictures are left out."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(loader=PackageLoader("dataengine.view"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     data = {
-        "location": info.location,
+        "location": shlex.quote(info.location),
         "depthStepM": DEPTH_STEP_M,
         "stride": STRIDE,
         "linkColours": hex_colours(link_colours()),
         "objectColours": hex_colours(object_colours()),
         "errorScale": error_scale(),
         "panels": {p.name: {"label": p.label, "note": p.note} for p in panels.PANELS},
-        "videos": [video_data(v, i) for i, v in enumerate(islice(videos, max_videos))],
+        "videos": [video_data(v, i) for i, v in enumerate(islice(videos, max_videos)) if v.images],
     }
     return environment.get_template("report.html.j2").render(
         info=info, coverage=coverage, data=data, plots=plots, sections=statistics(info, coverage)

@@ -78,10 +78,12 @@ def test_videos_of_different_robots_are_kept_apart_by_joint_name():
     assert c.splits == {"none": 1, "train": 1} and c.objects_per_video == {0: 1, 2: 1}
 
 
-def test_nan_joints_are_left_out():
+def test_unknown_joints_and_cameras_are_left_out():
     video = light_video(4)
     video.frames["joint_position"][:2, 0] = np.nan
-    assert sum(coverage([video]).joints[0].counts) == 2
+    video.frames["T_cam_base"][:3] = np.nan
+    c = coverage([video])
+    assert sum(c.joints[0].counts) == 2 and len(c.cameras) == 1 and sum(c.camera_distance.counts) == 1
 
 
 def test_few_cameras_are_all_kept_many_are_thinned():

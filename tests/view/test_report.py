@@ -131,9 +131,15 @@ def test_only_so_many_videos_are_read_and_the_page_says_so(videos):
 def test_hostile_names_cannot_leave_the_data(videos):
     evil = "</script><script>alert(1)</script>"
     named = dataclasses.replace(videos[0].names, joints=(evil, *videos[0].names.joints[1:]))
-    video = dataclasses.replace(videos[0], names=named, images={}, scene={"split": evil, "objects": [{"category": evil}]})
+    images = {"rgb": videos[0].images["rgb"]}
+    video = dataclasses.replace(videos[0], names=named, images=images, scene={"split": evil, "objects": [{"category": evil}]})
     page = report_html(dataclasses.replace(INFO, name=evil), coverage([video]), [video])
     assert page.count("<script") == 2 and evil not in page
+
+
+def test_a_video_without_pictures_is_left_out_and_a_folder_with_a_space_is_quoted(videos):
+    page = report_html(dataclasses.replace(INFO, location="my data/x"), coverage(videos), [dataclasses.replace(videos[0], images={})])
+    assert 'id="look"' not in page and "\\u0027my data/x\\u0027" in page
 
 
 def test_a_video_with_few_modalities_and_nan_numbers_still_fits(videos):
