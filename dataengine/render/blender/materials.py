@@ -101,7 +101,7 @@ def _metal(s: Surface) -> Socket:
     """Brushed along x, spangled like zinc, or cast."""
     g, rough = s.graph, s.spec.roughness
     variant = s.rng.integers(3)
-    spread = 0.35
+    spread = 0.25
     if variant == 0:
         grain = g.noise(s.stretched(0.15, 9.0, 9.0), 1.0, 1.0)
     elif variant == 1:
@@ -110,7 +110,7 @@ def _metal(s: Surface) -> Socket:
         grain = g.noise(s.at, 3.0, 1.0)
     roughness = g.ramp(grain, 0.25, 0.75, max(0.05, (1 - spread) * rough), min(1.0, (1 + spread) * rough))
     color = s.shade(grain, 0.93, 1.03, s.spec.color)
-    return principled(g, base_color=color, metallic=1.0, roughness=roughness, **s.relief(grain, 0.012))
+    return principled(g, base_color=color, metallic=1.0, roughness=roughness, **s.relief(grain, 0.004))
 
 
 def _plastic(s: Surface) -> Socket:
@@ -128,6 +128,7 @@ def _wood(s: Surface) -> Socket:
     g, at, gap = s.graph, s.at, None
     if s.is_table:
         at, gap = _boards(s)
+    at = g.scaled(at, 2.5)
     wobble = g.noise(g.vector("MULTIPLY", at, (0.06, 0.3, 0.3)), 1.0, 1.0)
     tilt = (0.0, s.between(0.02, 0.08), s.between(-0.05, 0.05))
     inputs = {"Vector": at, "Location": (0.0, s.between(-2, 2), s.between(3, 8)), "Rotation": tilt}
@@ -200,8 +201,8 @@ def _stone(s: Surface) -> Socket:
     """Granite (grains of both colours) or marble (veins)."""
     g = s.graph
     if s.rng.integers(2) == 0:
-        grains = g.voronoi(s.at, 2.5)
-        fine = g.noise(s.at, 6.0, 1.0)
+        grains = g.voronoi(s.at, 9.0)
+        fine = g.noise(s.at, 18.0, 1.0)
         amount = g.ramp(g.math("ADD", grains, g.math("MULTIPLY", fine, 0.6)), 0.45, 1.1)
     else:
         warp = g.node("ShaderNodeTexNoise", {"Vector": s.at, "Scale": 0.25, "Detail": 1.0}).outputs["Color"]

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from dataengine.errors import RenderError
 from dataengine.render.blender.adapter import bpy, empty_scene
 from dataengine.render.blender.capture import Passes, render_frame
+from dataengine.render.blender.infrared import infrared_scene
 from dataengine.render.blender.settings import LABEL_PASSES, RGB_PASSES, apply_base_settings, apply_video_settings, frame_seed
 from dataengine.render.blender.video_scene import OBJECT_INDEX, VideoScene, add_robot
+from dataengine.render.measure import infrared_surfaces, rig_of
 from dataengine.render.passes import RawPasses
 from dataengine.robot.meshes import LinkMesh
 from dataengine.robot.model import RobotModel
 from dataengine.scene.spec import SceneSpec
+from dataengine.sensor.ir import IrNoise
 
 NO_SURFACE_M = 1e9
 """Cycles writes 1e10 as depth where a ray leaves the scene."""
@@ -63,10 +66,11 @@ class BlenderRenderer:
             video = VideoScene(scene, self.robot, self.link_meshes, self.links, T_world_link)
         try:
             frames = [self._render_one(video, frame, watch) for frame in range(scene.frames)]
+            eyes = self._render_infrared(video, watch) if scene.depth_sensor.ir == "cycles" else None
         finally:
             video.close()
         with watch.stage("passes"):
-            return assemble(frames, np.asarray(video.camera_poses), watch)
+            return assemble(frames, np.asarray(video.camera_poses), eyes, watch)
 
     def _render_one(self, video: VideoScene, frame: int, watch: Stopwatch) -> Passes:
         scene = bpy.context.scene
@@ -88,6 +92,20 @@ class BlenderRenderer:
             scene.render.use_motion_blur = False
             video.stop_motion()
 
+    def _render_infrared(self, video: VideoScene, watch: Stopwatch) -> list[tuple[NDArray, NDArray]]:
+        """Native (left, right) pair of every frame."""
+        spec, sensor = video.spec, video.spec.depth_sensor
+        noise = IrNoise(speckle=sensor.speckle, ambient=sensor.ambient)
+        targets = [*self.links, *video.objects]
+        surfaces = infrared_surfaces(spec, self.link_meshes)
+        pairs = []
+        with watch.stage("infrared"), infrared_scene(spec, rig_of(spec), noise, targets, surfaces, video.lamps) as infrared:
+            for frame in range(spec.frames):
+                video.move_to(frame)
+                rng = np.random.default_rng(frame_seed(spec, frame, "ir noise"))
+                pairs.append(infrared.render_eyes(frame, video.camera_poses[frame], rng))
+        return pairs
+
 
 @contextmanager
 def _labels_only(scene: Any) -> Iterator[None]:
@@ -100,7 +118,12 @@ def _labels_only(scene: Any) -> Iterator[None]:
         scene.cycles.samples, scene.cycles.use_denoising = samples, True
 
 
-def assemble(frames: Sequence[Passes], T_world_blender_camera: NDArray[np.float64], watch: Stopwatch) -> RawPasses:
+def assemble(
+    frames: Sequence[Passes],
+    T_world_blender_camera: NDArray[np.float64],
+    eyes: Sequence[tuple[NDArray, NDArray]] | None,
+    watch: Stopwatch,
+) -> RawPasses:
     """Cycles' passes of all frames → RawPasses."""
     index = np.stack([f["IndexOB"][..., 0] for f in frames])
     link_id, object_id = split_index(index)
@@ -113,6 +136,8 @@ def assemble(frames: Sequence[Passes], T_world_blender_camera: NDArray[np.float6
         normal_cam=np.where(hit[..., None], np.stack(normals), np.float32(0)),
         link_id=link_id,
         object_id=object_id,
+        ir_left=np.stack([left for left, _ in eyes]) if eyes else None,
+        ir_right=np.stack([right for _, right in eyes]) if eyes else None,
         cpu_s=watch.cpu_s,
     )
 

@@ -83,17 +83,17 @@ class VideoScene:
         self.spec, self.model, self.links, self.T_world_link = spec, model, links, T_world_link
         self.link_indices = [mesh.link_index for mesh in link_meshes]
         self.moving: list[tuple[Any, NDArray]] = []
-        self.made: list[Any] = []
+        self.objects: list[Any] = []
         set_environment(bpy.context.scene.world, spec.environment)
         set_intrinsics(camera_K(spec.camera), spec.camera.width, spec.camera.height)
         self.camera_poses = camera_poses(spec.camera, spec.frames)
         self.camera_ends = camera_end_poses(spec.camera, spec.frames)
         for obj in spec.objects:
             made = add_object(obj)
-            self.made.append(made)
+            self.objects.append(made)
             if len(obj.T_world_object) > 1:
                 self.moving.append((made, np.asarray(obj.T_world_object, float)))
-        self.made += [add_light(f"light {k}", light) for k, light in enumerate(spec.lights)]
+        self.lamps = [add_light(f"light {k}", light) for k, light in enumerate(spec.lights)]
         self._tint(link_meshes)
 
     def move_to(self, frame: int) -> None:
@@ -122,7 +122,7 @@ class VideoScene:
     def close(self) -> None:
         """Remove what this video added, so that the process can render another one."""
         self.stop_motion()
-        for made in self.made:
+        for made in (*self.objects, *self.lamps):
             data, surfaces = made.data, [slot.material for slot in made.material_slots]
             bpy.data.objects.remove(made)
             (bpy.data.lights if isinstance(data, bpy.types.Light) else bpy.data.meshes).remove(data)
