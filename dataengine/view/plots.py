@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os.path
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -117,12 +118,11 @@ def bars_svg(values: Mapping[str, float], unit: str = "", width: int = 360, digi
 
 def states_svg(states: Mapping[str, Sequence[int]], width: int = 360) -> Markup:
     """Per keypoint one bar of three parts: visible, occluded, outside."""
-    row, label_w = 20, 116
+    row, label_w = 20, 124
     parts = []
-    for i, (name, counts) in enumerate(states.items()):
+    for i, (short, (name, counts)) in enumerate(zip(without_common_prefix(list(states)), states.items(), strict=True)):
         total, left, y = max(sum(counts), 1), float(label_w), i * row
-        short = _short(name)
-        parts.append(f'<text x="{label_w - 8}" y="{y + 14}" text-anchor="end">{escape(short)}</text>')
+        parts.append(f'<text x="{label_w - 8}" y="{y + 14}" text-anchor="end">{escape(_short(short))}</text>')
         for kind, count in zip(("visible", "occluded", "outside"), counts, strict=True):
             size = count / total * (width - label_w - 8)
             tip = f"{name}: {kind} in {count} of {total} frames"
@@ -131,6 +131,13 @@ def states_svg(states: Mapping[str, Sequence[int]], width: int = 360) -> Markup:
             )
             left += size
     return _svg(width, max(row * len(states), 1), "".join(parts), "keypoint states")
+
+
+def without_common_prefix(names: Sequence[str]) -> list[str]:
+    """Names without the words (up to an underscore) that all of them begin with: panda_link0, panda_hand → link0, hand."""
+    prefix = os.path.commonprefix(list(names)).rpartition("_")
+    cut = len(prefix[0]) + len(prefix[1]) if len(names) > 1 else 0
+    return [name[cut:] for name in names]
 
 
 def _short(name: str, most: int = 18) -> str:

@@ -130,6 +130,7 @@ def video_data(video: Video, index: int) -> dict[str, Any]:
         "objects": object_names(video),
         "joints": list(names.joints),
         "keypoints": list(names.keypoints),
+        "keypointLabels": plots.without_common_prefix(names.keypoints),
         "keypointColours": hex_colours(keypoint_colours(names)),
         "edges": [[a, b, is_stub(names, (a, b))] for a, b in skeleton_edges(names)],
         "depthScale": depth_scale(range_m),

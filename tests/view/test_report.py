@@ -16,7 +16,7 @@ from PIL import Image
 
 from dataengine.quality.coverage import coverage
 from dataengine.view.pixels import DEPTH_STEP_M, pack_depth, png_uri, unpack_depth
-from dataengine.view.plots import bars_svg, camera_polar_svg, histogram_svg, states_svg
+from dataengine.view.plots import bars_svg, camera_polar_svg, histogram_svg, states_svg, without_common_prefix
 from dataengine.view.report import ReportInfo, object_names, report_html, summary, write_report
 
 INFO = ReportInfo(
@@ -186,7 +186,8 @@ def test_plots_scale_with_their_numbers(videos):
     assert camera_polar_svg(c.cameras).count('class="dot"') == len(c.cameras)
     widths = [float(x) for x in re.findall(r'class="bar"[^>]* width="([\d.]+)"', bars_svg({"a": 10, "b<": 5}))]
     assert widths[0] == pytest.approx(2 * widths[1]) and "b&lt;" in bars_svg({"b<": 5})
-    assert "visible in 3 of 4 frames" in states_svg({"k": (3, 1, 0)})
+    states = states_svg({"panda_link0": (3, 1, 0), "panda_hand": (4, 0, 0)})
+    assert "visible in 3 of 4 frames" in states and ">link0</text>" in states
 
 
 def test_a_camera_ahead_of_the_base_is_drawn_above_the_centre():
@@ -204,3 +205,9 @@ def test_a_camera_ahead_of_the_base_is_drawn_above_the_centre():
     assert ahead[0] == 100 and ahead[1] < 50
     assert left[0] < 50 and left[1] == 100
     assert above == [100, 100]
+
+
+def test_common_words_are_left_out_of_labels():
+    assert without_common_prefix(["panda_link0", "panda_link1", "panda_hand"]) == ["link0", "link1", "hand"]
+    assert without_common_prefix(["panda_link0"]) == ["panda_link0"] and without_common_prefix(["a", "b"]) == ["a", "b"]
+    assert without_common_prefix(["arm_1", "arm_12"]) == ["1", "12"]

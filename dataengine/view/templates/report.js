@@ -143,15 +143,16 @@ function drawKeypoints() {
       stroke, "stroke-width": width * unit, "stroke-opacity": opacity, "stroke-linecap": "round" });
     edges.forEach(([a, b, stub]) => svg.append(line(a, b, "#0c0c0e", stub ? 1.6 : 3.4, .5)));
     edges.forEach(([a, b, stub]) => svg.append(line(a, b, v.keypointColours[b], stub ? .8 : 1.7, 1)));
-    const stubs = new Set(v.edges.filter(e => e[2]).map(e => e[1]));
+    const words = [], stubs = new Set(v.edges.filter(e => e[2]).map(e => e[1]));
     f.keypoints.map((p, k) => k).sort((a, b) => f.states[a] - f.states[b]).forEach(k => {
       if (!usable(k) || f.states[k] === 0) return;
       const [cx, cy] = f.keypoints[k], r = (stubs.has(k) ? 2.4 : 3.6) * unit, colour = v.keypointColours[k];
       if (f.states[k] === 2) svg.append(make("circle", { cx, cy, r, fill: colour, stroke: "#fff", "stroke-width": 1.1 * unit }));
       else svg.append(make("circle", { cx, cy, r: r + .7 * unit, fill: "rgb(12 12 14 / .5)", stroke: "#0c0c0e", "stroke-width": .8 * unit }),
         make("circle", { cx, cy, r: r * .8, fill: "none", stroke: colour, "stroke-width": 1.4 * unit }));
-      if ($("show-names").checked) svg.append(make("text", { x: cx + 7 * unit, y: cy - 5 * unit, style: `font-size:${9.5 * unit}px` }, v.keypoints[k]));
+      if ($("show-names").checked && !stubs.has(k)) words.push(make("text", { x: cx + 7 * unit, y: cy - 5 * unit, style: `font-size:${9.5 * unit}px` }, v.keypointLabels[k]));
     });
+    svg.append(...words); // above all dots
   }
   if (state.held && state.pixel) {
     const [x, y] = state.pixel, gap = 4 * unit, arm = 11 * unit, strokes = `M${x - arm} ${y}H${x - gap}M${x + gap} ${y}H${x + arm}M${x} ${y - arm}V${y - gap}M${x} ${y + gap}V${y + arm}`;
