@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,20 +21,23 @@ def default_cache_dir() -> Path:
 
 
 def cached_arrays(name: str, cache_dir: str | Path | None, build: Callable[[], Arrays]) -> Arrays:
-    """The arrays of ``<cache_dir>/robots/<name>.npz``, else ``build()``, which is then written there.
+    """The arrays of ``<cache_dir>/robots/<name>.arrays``, else ``build()``, which is then written there.
 
-    A damaged file is built again (every member of an .npz carries a CRC-32). A folder that cannot be
-    written is no error: the cache only saves time.
+    The file is the SHA-256 of an .npz, then the .npz: damage is noticed before anything parses it, and the
+    arrays are built again. A folder that cannot be written is no error: the cache only saves time.
     """
-    path = (Path(cache_dir) if cache_dir is not None else default_cache_dir()) / "robots" / f"{name}.npz"
+    path = (Path(cache_dir) if cache_dir is not None else default_cache_dir()) / "robots" / f"{name}.arrays"
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+        raw = path.read_bytes()
+    except OSError:
+        raw = b""
+    if hashlib.sha256(raw[32:]).digest() == raw[:32]:
+        with np.load(io.BytesIO(raw[32:]), allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        arrays = build()
+    arrays = build()
     stream = io.BytesIO()
     np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType] (its stub takes ** for allow_pickle)
-    _write_atomically(path, stream.getvalue())
+    _write_atomically(path, hashlib.sha256(stream.getvalue()).digest() + stream.getvalue())
     return arrays
 
 

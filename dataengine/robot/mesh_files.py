@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +121,18 @@ def _unit_m(mesh: Any) -> float:
 
 
 def _material(mesh: Any, fallback: Material) -> Material:
-    """Colour from the file, else the URDF's. Textured parts get their texture's mean colour."""
+    """Look from the file: texture (its mean colour), plain material or vertex colours (their main one); else the URDF's."""
     visual = mesh.visual
-    material = getattr(visual, "material", None)
-    if material is None or not visual.defined:
+    if not visual.defined:
         return fallback
-    rgba = np.asarray(material.main_color, float)[:3] / 255.0
-    metallic = getattr(material, "metallicFactor", None)
+    material = getattr(visual, "material", None)
+    if material is None:
+        return replace(fallback, base_color_rgb=_linear(tuple(visual.main_color[:3] / 255.0)))
+    texture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    rgba = material.main_color if texture is None else np.asarray(texture.convert("RGB")).reshape(-1, 3).mean(axis=0)
+    metallic = float(getattr(material, "metallicFactor", None) or 0.0)
     name = str(getattr(material, "name", None) or fallback.name)
-    return Material(_linear(tuple(rgba)), DEFAULT_ROUGHNESS, float(metallic or 0.0), name)
+    return Material(_linear(tuple(np.asarray(rgba, float)[:3] / 255.0)), DEFAULT_ROUGHNESS, metallic, name)
 
 
 def _primitive(geometry: Geometry) -> Any:

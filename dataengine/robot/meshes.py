@@ -57,11 +57,17 @@ def mesh_digest(model: RobotModel) -> str:
     digest = hashlib.sha256(f"{BAKER_VERSION} {model.urdf_sha}".encode())
     for visual in model.visuals:
         if visual.mesh is not None:
-            try:
-                digest.update(hashlib.sha256(visual.mesh.read_bytes()).digest())
-            except OSError as error:
-                raise RobotError(f"cannot read mesh {visual.mesh}: {error.strerror}") from None
+            materials = visual.mesh.with_suffix(".mtl")  # where an .obj keeps its colours
+            for file in (visual.mesh, materials) if materials.is_file() else (visual.mesh,):
+                digest.update(_file_digest(file))
     return digest.hexdigest()
+
+
+def _file_digest(file: Path) -> bytes:
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError as error:
+        raise RobotError(f"cannot read mesh {file}: {error.strerror}") from None
 
 
 def bake_link_meshes(model: RobotModel) -> list[LinkMesh]:

@@ -113,6 +113,25 @@ def test_empty_scene_and_no_rays():
     assert posed((box(), at())).cast([0, 0, 0], np.zeros((0, 3))).distance.shape == (0,)
 
 
+def test_mesh_keeps_one_structure_in_its_own_frame():
+    mesh = box()
+    distance, triangle, _ = mesh.bvh.first_hit([0, 0, -3], [[0, 0, 2], [0, 1, 0]])
+    np.testing.assert_allclose(distance, [1.25, np.inf])
+    assert triangle[0] >= 0 and triangle[1] == -1
+    assert mesh.bvh is mesh.bvh
+    assert mesh.bvh.any_hit([0, 0, -3], [[0, 0, 1]] * 2, np.array([2.4, 2.6], np.float32)).tolist() == [False, True]
+
+
+def test_same_cast_twice_is_bitwise_equal():
+    rng = np.random.default_rng(8)
+    knot = trimesh.creation.torus(0.4, 0.15)
+    rays = np.concatenate([rng.uniform(-0.3, 0.3, (2000, 2)), np.ones((2000, 1))], axis=1)
+    pose = se3.make(se3.rotation_from_rpy([0.4, 1.1, -0.7]), [0.1, 0.2, 2.0])
+    first, second = (posed((TriMesh(knot.vertices, knot.faces), pose)).cast([0, 0, 0], rays) for _ in range(2))
+    for field in ("distance", "mesh_index", "triangle", "normal"):
+        np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
+
+
 def test_works_after_fork():
     scene = posed((box(), at(z=3.0)))
     scene.cast([0, 0, 0], [[0, 0, 1]])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from dataengine.errors import RobotError
 from dataengine.robot.catalogue import load_robot
@@ -78,6 +79,37 @@ def test_mesh_formats_and_scale(tmp_path, suffix):
     assert len(link.faces) == 12 and len(link.vertices_m) == 24
 
 
+def test_colours_of_files_win_over_the_urdf(tmp_path):
+    geometry = '<mesh filename="a.{}"/>'
+
+    def colour(suffix: str) -> tuple[float, ...]:
+        [link] = load_link_meshes(one_link(tmp_path, geometry.format(suffix)), tmp_path)
+        return link.materials[0].base_color_rgb
+
+    mesh = trimesh.creation.box()
+    mesh.export(tmp_path / "a.stl")
+    assert colour("stl") == pytest.approx((0.21404,) * 3, abs=1e-5)  # none in the file: the URDF's sRGB 0.5
+    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=np.tile([188, 0, 0, 255], (8, 1)).astype(np.uint8))
+    mesh.export(tmp_path / "a.ply")
+    assert colour("ply") == pytest.approx((0.50289, 0, 0), abs=1e-4)  # sRGB 188 is linear 0.503
+    picture = Image.new("RGB", (4, 4), (0, 188, 0))
+    material = trimesh.visual.material.PBRMaterial(name="skin", baseColorTexture=picture, metallicFactor=0.5)
+    mesh.visual = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)), material=material)
+    mesh.export(tmp_path / "a.glb")
+    assert colour("glb") == pytest.approx((0, 0.50289, 0), abs=1e-4)
+
+
+def test_parts_of_one_look_share_a_material(tmp_path):
+    first, second, third = (trimesh.creation.box().apply_translation([2 * i, 0, 0]) for i in range(3))
+    for mesh, colour in ((first, 100), (second, 200), (third, 100)):
+        mesh.visual = trimesh.visual.TextureVisuals(material=trimesh.visual.material.PBRMaterial(baseColorFactor=[colour, 0, 0, 255]))
+    trimesh.Scene([first, second, third]).export(tmp_path / "a.glb")
+    [link] = load_link_meshes(one_link(tmp_path, '<mesh filename="a.glb"/>'), tmp_path)
+    assert len(link.materials) == 2 and len(link.faces) == 36
+    dark = np.argmin([material.base_color_rgb[0] for material in link.materials])
+    assert (link.material_index == dark).sum() == 24
+
+
 def test_collada_units_are_honoured(tmp_path):
     trimesh.creation.box(extents=(100, 200, 300)).export(tmp_path / "a.dae")
     text = (tmp_path / "a.dae").read_text()
@@ -106,6 +138,16 @@ def test_cache_is_keyed_by_content_and_survives_damage(tmp_path):
     trimesh.creation.box(extents=(1, 2, 3)).export(tmp_path / "a.stl")
     assert mesh_digest(model) != before
     assert np.ptp(load_link_meshes(model, tmp_path)[0].vertices_m[:, 2]) == pytest.approx(3)
+
+
+def test_changed_obj_colours_are_baked_anew(tmp_path):
+    (tmp_path / "a.obj").write_text("mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl m\nf 1 2 3\n")
+    model = one_link(tmp_path, '<mesh filename="a.obj"/>')
+    greens = []
+    for green in (0.0, 0.5):
+        (tmp_path / "a.mtl").write_text(f"newmtl m\nKd 0.2 {green} 0.2\n")
+        greens.append(load_link_meshes(model, tmp_path)[0].materials[0].base_color_rgb[1])
+    assert greens == pytest.approx([0.0, 0.214], abs=2e-3)
 
 
 def test_unwritable_cache_only_costs_time(tmp_path):
