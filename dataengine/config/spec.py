@@ -158,14 +158,14 @@ class SurroundingsSpec(Section):
 
     environment: Environments = Choice[EnvironmentName](choice=ENVIRONMENTS)
     environment_strength: Positive = Field(
-        default=LogUniform(log_uniform=(0.3, 1.2)), description="light that a white table would return, whatever the image's own scale"
+        default=LogUniform(log_uniform=(0.4, 1.5)), description="light that a white table would return, whatever the image's own scale"
     )
     table_size_m: Positive = Uniform(uniform=(1.4, 2.6))
     table_materials: tuple[MaterialName, ...] = Field(default=("wood", "stone", "plastic", "fabric", "metal", "paint"), min_length=1)
     lights: Annotated[Whole, within(0, 16)] = Integers(integers=(1, 4))
     light_distance_m: Positive = Field(default=Uniform(uniform=(1.2, 2.5)), description="from the robot's base")
     light_elevation_deg: Annotated[Real, within(0.0, 90.0)] = Uniform(uniform=(35.0, 80.0))
-    light_power_w: Positive = Field(default=LogUniform(log_uniform=(15.0, 120.0)), description="of each light")
+    light_power_w: Positive = Field(default=LogUniform(log_uniform=(6.0, 50.0)), description="of each light")
     light_size_m: Positive = Uniform(uniform=(0.1, 1.0))
     light_temperature_k: Annotated[Real, within(1000.0, 40000.0)] = Uniform(uniform=(3000.0, 7500.0))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dataengine.config.spec import MaterialName
 from dataengine.scene.draws import Draws
-from dataengine.scene.palette import HUES, hex_to_linear, jittered, mixed, scaled
+from dataengine.scene.palette import HUES, hex_to_linear, jittered, mixed, muted, scaled
 from dataengine.scene.spec import Material, Vector
 
 Range = tuple[float, float]
@@ -50,13 +50,17 @@ USUAL: dict[str, tuple[str, ...]] = {
 """What such a thing is usually made of; other shapes may be made of anything."""
 
 
-def draw_material(draws: Draws, key: str, allowed: tuple[str, ...], shape: str = "") -> Material:
-    """A surface of one of the `allowed` kinds, of those that are usual for the shape where there are any."""
+def draw_material(draws: Draws, key: str, allowed: tuple[str, ...], shape: str = "", calm: bool = False) -> Material:
+    """A surface of one of the `allowed` kinds, of those that are usual for the shape where there are any.
+
+    `calm`: muted, as large surfaces are.
+    """
     usual = tuple(k for k in allowed if k in USUAL.get(shape, allowed)) or allowed
     name = draws.pick(f"{key}.kind", usual)
     kind, rng = KINDS[name], draws.rng(f"{key}.look")
     base = HUES[name][int(rng.integers(len(HUES[name])))]
     color = jittered(hex_to_linear(base), rng)
+    color = muted(color) if calm else color
     draws.note(f"{key}.color", f"the {name} palette, jittered", [round(c, 4) for c in color])
     return Material(
         kind=cast(MaterialName, name),

@@ -34,6 +34,12 @@ def jittered(color: Vector, rng: np.random.Generator, hue: float = 0.02, saturat
     return _vector(colorsys.hsv_to_rgb((h + dh) % 1.0, float(np.clip(s * (1 + ds), 0, 1)), float(np.clip(v * (1 + dv), 0.005, 0.95))))
 
 
+def muted(color: Vector) -> Vector:
+    """Half way to a light grey of its own brightness."""
+    grey = 0.15 + 0.6 * float(np.mean(color))
+    return mixed(color, (grey, grey, grey), 0.5)
+
+
 def scaled(color: Vector, factor: float) -> Vector:
     """Brighter or darker, clipped to 0…0.95."""
     return _vector(np.clip(np.asarray(color) * factor, 0.0, 0.95))

@@ -86,9 +86,10 @@ def place_occluder(top: TableTop, draws: Draws, key: str, spec: DistractorSpec) 
     low = points[points[:, 2] < 0.9 * thing.height_m]
     for _ in range(TRIES if len(low) else 0):
         point = low[int(rng.integers(len(low)))]
-        share = rng.uniform(0.05, 0.7)
-        line = point + share * (eye - point)
-        reason = "does not reach the line of sight" if line[2] > thing.height_m else top.objection(thing, line[:2])
+        climb = max(float(eye[2] - point[2]), 1e-9)
+        highest = min(0.7, (0.95 * thing.height_m - float(point[2])) / climb)  # share of the way where the line is still low
+        line = point + rng.uniform(0.03, max(highest, 0.03)) * (eye - point)
+        reason = top.objection(thing, line[:2])
         if reason is None:
             hidden = top.hidden_share(thing, line[:2])
             reason = "hides too much or nothing" if not LEAST_HIDDEN <= hidden <= MOST_HIDDEN else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from dataengine.scene.spec import Camera, DepthSensor, ImageEffects, Matrix4, Ro
 from dataengine.scene.surroundings import automatic_exposure_ev, draw_environment, draw_lights, draw_room, draw_table, matrix4
 
 Array = NDArray[np.float64]
+Split = Literal["train", "val", "test"]
 
 
 def sample_scene(spec: DatasetSpec, video: int, robot: RobotModel) -> SceneSpec:
@@ -43,11 +45,11 @@ def sample_scene(spec: DatasetSpec, video: int, robot: RobotModel) -> SceneSpec:
     things = _things(spec, draws, top)
     environment = draw_environment(spec.surroundings, draws)
     lights = draw_lights(spec.surroundings, draws, swept.middle_m)
-    spots = [*top.eyes_m, *(light.position_m for light in lights), np.abs(table.half_m) * 2]
-    reach = max(float(np.linalg.norm(np.asarray(p)[:2])) for p in spots)
+    spots = [*top.eyes_m, *(light.position_m for light in lights)]
+    reach = max(table.reach_m, *(float(np.hypot(p[0], p[1])) for p in spots))
     room = draw_room(draws, environment.kind == "room", table.floor_z_m, reach)
     level = float(next(d.value for d in draws.record() if d.key == "environment.strength"))
-    automatic = automatic_exposure_ev(level, lights, swept.middle_m)
+    automatic = automatic_exposure_ev(level, lights, swept.middle_m, top.eyes_m[0])
     image = image.model_copy(update={"exposure_ev": image.exposure_ev + automatic})
     draws.note("image.automatic_exposure_ev", "from lamps and surroundings", automatic)
     depth_sensor = _depth_sensor(spec, draws)
@@ -79,11 +81,12 @@ def sample_scene(spec: DatasetSpec, video: int, robot: RobotModel) -> SceneSpec:
     )
 
 
-def draw_split(spec: DatasetSpec, video: int) -> str:
+def draw_split(spec: DatasetSpec, video: int) -> Split:
     """`train`, `val` or `test`, by seed and video alone and the shares of the spec."""
     shares = np.array([spec.splits.train, spec.splits.val, spec.splits.test])
     at = stream(spec.seed, video, "split").uniform() * shares.sum()
-    return ("train", "val", "test")[int(np.searchsorted(np.cumsum(shares), at, side="right").clip(0, 2))]
+    names: tuple[Split, ...] = ("train", "val", "test")
+    return names[min(int(np.searchsorted(np.cumsum(shares), at, side="right")), 2)]
 
 
 def _draw_motion(spec: DatasetSpec, draws: Draws, robot: RobotModel) -> Motion:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dataengine.config.distributions import Choice
 from dataengine.config.spec import SurroundingsSpec
 from dataengine.geometry import se3
 from dataengine.scene.draws import Draws
@@ -19,6 +20,8 @@ TABLE_ID, ROOM_ID = 255, 254
 BASE_MARGIN_M = 0.25
 """The robot's base axis stays this far from the table's edge, where the table is large enough."""
 FLOOR_THICKNESS_M = 0.02
+OUTLINES = Choice[str](choice=("rectangular", "round"), weights=(0.8, 0.2))
+FLOOR_UNDER_SKY = Choice[str](choice=("yes", "no"), weights=(0.35, 0.65))
 
 UPWARD_RADIANCE: dict[str, float] = {
     "city": 2.176,
@@ -32,8 +35,8 @@ UPWARD_RADIANCE: dict[str, float] = {
 }
 """Radiance of a white horizontal surface under each packaged image at strength 1 (irradiance/π, luminance), measured."""
 
-WHITE_LEVEL = 0.7
-"""Linear value that the automatic exposure gives a white surface at the robot."""
+MEAN_LEVEL, PEAK_LEVEL = 0.65, 1.6
+"""Linear values that the automatic exposure allows white surfaces at the robot, on average and facing all lamps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,11 @@ class Table:
     @property
     def floor_z_m(self) -> float:
         return -self.object.size_m[2]
+
+    @property
+    def reach_m(self) -> float:
+        """Distance from the base axis to no less than the farthest point of the top."""
+        return float(np.linalg.norm(self.T_world_table[:2, 3]) + np.linalg.norm(self.half_m))
 
     def holds(self, xy_m: Array, radius_m: float) -> bool:
         """Whether a disc stands completely on the top."""
@@ -65,7 +73,7 @@ def matrix4(T: Array) -> Matrix4:
 def draw_table(spec: SurroundingsSpec, draws: Draws) -> Table:
     """A table around the origin, where the robot stands."""
     size = draws.real("table.size_m", spec.table_size_m)
-    is_round = draws.uniform("table.round", 0, 1) < 0.2
+    is_round = draws.name("table.outline", OUTLINES) == "round"
     aspect = 1.0 if is_round else draws.uniform("table.aspect", 0.6, 1.0)
     height = draws.uniform("table.height_m", 0.70, 0.78)
     top = draws.uniform("table.thickness_m", 0.025, 0.045)
@@ -83,7 +91,7 @@ def draw_table(spec: SurroundingsSpec, draws: Draws) -> Table:
         (top, draws.uniform("table.leg_m", 0.04, 0.08), float(is_round)),
         (size, size * aspect, height),
         T,
-        draw_material(draws, "table.material", spec.table_materials),
+        draw_material(draws, "table.material", spec.table_materials, calm=True),
         "table",
     )
     return Table(T, half, is_round, thing)
@@ -101,14 +109,17 @@ def draw_environment(spec: SurroundingsSpec, draws: Draws) -> Environment:
 
 
 def draw_room(draws: Draws, is_room: bool, floor_z_m: float, reach_m: float) -> tuple[SceneObject, ...]:
-    """Floor, and walls where the environment is a room; large enough for everything within `reach_m` of the origin."""
+    """Walls and floor of a room, large enough for everything within `reach_m`; under a sky image a floor or just the image."""
     yaw = draws.uniform("room.yaw_rad", -np.pi, np.pi)
     half = [max(draws.uniform(f"room.half_{axis}_m", 2.2, 3.5), reach_m + 0.4) for axis in "xy"]
     R = se3.rotation_from_axis_angle((0.0, 0.0, 1.0), yaw)
     floor_T = se3.make(R, (0.0, 0.0, floor_z_m - FLOOR_THICKNESS_M / 2))
-    floor_material = draw_material(draws, "floor.material", ("wood", "stone", "fabric", "paint"))
+    kinds = ("wood", "stone", "fabric", "paint") if is_room else ("wood", "stone", "paint")
+    floor_material = draw_material(draws, "floor.material", kinds, calm=True)
     if not is_room:
-        width = 2 * max(draws.uniform("floor.radius_m", 4.0, 7.0), reach_m + 0.4)
+        if draws.name("floor.present", FLOOR_UNDER_SKY) == "no":
+            return ()
+        width = 2 * max(draws.uniform("floor.radius_m", 10.0, 18.0), reach_m + 0.4)
         return (_fixed(ROOM_ID, "floor", "cylinder", (0.005,), (width, width, FLOOR_THICKNESS_M), floor_T, floor_material, "room"),)
     size = (2 * half[0], 2 * half[1], FLOOR_THICKNESS_M)
     floor = _fixed(ROOM_ID, "floor", "box", (0.001,), size, floor_T, floor_material, "room")
@@ -140,18 +151,23 @@ def draw_lights(spec: SurroundingsSpec, draws: Draws, target_m: Array) -> tuple[
     return tuple(lamps)
 
 
-def automatic_exposure_ev(environment_level: float, lights: tuple[Light, ...], target_m: Array) -> float:
-    """Stops that bring a white surface at the robot to `WHITE_LEVEL`.
+def automatic_exposure_ev(environment_level: float, lights: tuple[Light, ...], target_m: Array, eye_m: Array) -> float:
+    """Stops that a camera's metering would choose, from what a white ball and a white table at the robot return.
 
-    A lamp of P watts facing the surface at distance d gives the irradiance P/(π d²); the surface is taken as halfway
-    between horizontal and facing the lamp.
+    A lamp of P watts gives a surface that faces it at distance d the radiance P/(π² d²). The ball returns on average 2/3 of
+    that times Lambert's phase law (sin α + (π − α) cos α)/π, α the angle at the ball between lamp and camera.
     """
-    white = environment_level
+    towards_eye = (eye_m - target_m) / np.linalg.norm(eye_m - target_m)
+    mean = peak = environment_level
     for lamp in lights:
         way = np.asarray(lamp.position_m) - target_m
-        d2 = float(way @ way)
-        white += lamp.power_w / (np.pi**2 * d2) * (1 + abs(float(way[2])) / d2**0.5) / 2
-    return float(np.log2(WHITE_LEVEL / max(white, 1e-6)))
+        distance = float(np.linalg.norm(way))
+        facing = lamp.power_w / (np.pi * distance) ** 2
+        phase = float(np.arccos(np.clip(way @ towards_eye / distance, -1, 1)))
+        ball = 2 / 3 * (np.sin(phase) + (np.pi - phase) * np.cos(phase)) / np.pi
+        mean += facing * (0.7 * ball + 0.3 * max(float(way[2]) / distance, 0.0))
+        peak += facing
+    return -float(np.log2(max(mean / MEAN_LEVEL, peak / PEAK_LEVEL, 1e-6)))
 
 
 def _fixed(
