@@ -43,12 +43,24 @@ class GivenUp:
         return self.reasons[-1]
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Of the attempt that succeeded: seconds from handing the unit out to its receipt, CPU seconds, peak memory."""
+
+    wall_s: float
+    cpu_s: float
+    peak_rss_mb: float
+
+
 @dataclass
 class Result:
-    """What a run did; `quarantined` by unit."""
+    """What a run did, by unit. `startup_s` passed before the first worker asked for a unit."""
 
     receipts: dict[int, Receipt] = field(default_factory=dict)
     quarantined: dict[int, GivenUp] = field(default_factory=dict)
+    costs: dict[int, Cost] = field(default_factory=dict)
+    startup_s: float = 0.0
+    wall_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,8 +73,9 @@ class Callbacks:
 
 
 def run_units(
-    units: Sequence[int], executor: Executor, limits: LimitSpec, progress: Progress, callbacks: Callbacks | None = None, safe_before: int = 0
-) -> Result:
+    units: Sequence[int], executor: Executor, limits: LimitSpec, progress: Progress, callbacks: Callbacks | None = None,
+    safe_before: int = 0,
+) -> Result:  # fmt: skip
     """Do all `units` on the executor's workers.
 
     Parameters
@@ -80,24 +93,30 @@ def run_units(
         of the whole run: a worker cannot be set up, the disk is full, the cluster went away, no scene can be sampled
     """
     run = _Run(units, executor, limits, progress, callbacks or Callbacks(), safe_before)
+    started_s = time.monotonic()
     with stop_signals() as stop, progress:
         try:
             if units:
                 executor.start()
                 stop.arm()  # Ray installs handlers of its own
-                run.loop(stop)
+                run.loop(stop, started_s)
         except ClusterGone as error:
-            progress.finish("failed", str(error))
-            raise RenderError(f"{error}; {run.safe}; start it again and run the same command") from error
+            message = f"{error}; {run.safe}; start it again and run the same command"
+            progress.finish("failed", message)
+            raise RenderError(message) from error
         except KeyboardInterrupt:
             progress.finish("stopped")
             raise run.interrupted() from None
+        except Interrupted:
+            progress.finish("stopped")
+            raise
         except DataEngineError as error:
-            progress.finish("stopped" if isinstance(error, Interrupted) else "failed", str(error))
+            progress.finish("failed", str(error))
             raise
         finally:
             executor.close()
         progress.finish("finished")
+    run.result.wall_s = time.monotonic() - started_s
     return run.result
 
 
@@ -113,6 +132,7 @@ class _Run:
         self.result = Result()
         self.safe_before = safe_before
         self._held: list[GivenUp] = []
+        self._given_s: dict[int, float] = {}
 
     @property
     def safe(self) -> str:
@@ -121,23 +141,26 @@ class _Run:
     def interrupted(self) -> Interrupted:
         return Interrupted(f"stopped: {self.safe}; run the same command to go on")
 
-    def loop(self, stop: "StopFlag") -> None:
+    def loop(self, stop: "StopFlag", started_s: float) -> None:
         while not self.ledger.finished:
             if stop.is_set:
                 raise self.interrupted()
             self._lend()
+            if not self.result.startup_s and self._given_s:
+                self.result.startup_s = time.monotonic() - started_s
+            self.progress.workers(self.executor.workers, self.executor.idle())
             for report in self.executor.wait(POLL_S):
                 self._book(report)
             for lease in self.ledger.expire(time.monotonic()):
                 self.progress.failed(lease.unit, lease.worker, "no word from the worker", self.ledger.quarantined.get(lease.unit))
                 self._quarantine_if_given_up(lease.unit, Outcome("timeout"))
-            self.progress.workers(self.executor.workers, self.executor.idle())
 
     def _lend(self) -> None:
         for worker in self.executor.idle():
             lease = self.ledger.lend(worker, time.monotonic())
             if lease is None:
                 return
+            self._given_s[lease.number] = time.monotonic()
             self.executor.give(lease, self.callbacks.request(lease.unit), self.limits)
             self.progress.started(lease.unit, worker)
 
@@ -148,6 +171,8 @@ class _Run:
                 receipt = outcome.result or {}
                 self.result.receipts[lease.unit] = receipt
                 self.result.quarantined.pop(lease.unit, None)
+                wall_s = time.monotonic() - self._given_s[lease.number]
+                self.result.costs[lease.unit] = Cost(wall_s, outcome.cpu_s, outcome.peak_rss_mb)
                 self.callbacks.done(lease.unit, receipt)
                 self.progress.done(lease.unit, lease.worker, receipt, outcome)
                 self._publish_held()

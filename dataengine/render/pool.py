@@ -7,6 +7,7 @@ known to be alive.
 
 import contextlib
 import itertools
+import logging
 import os
 import socket
 import threading
@@ -126,10 +127,11 @@ class RayPool:
 
     def close(self) -> None:
         import ray
+        from ray.exceptions import RayError
 
         if self._address is not None:
             for actor in self._actors.values():
-                with contextlib.suppress(ray.exceptions.RayError):
+                with contextlib.suppress(RayError):
                     ray.kill(actor)
         _shut_down()
         self._actors, self._pending, self._idle = {}, {}, []
@@ -137,11 +139,12 @@ class RayPool:
     def _take(self, ref: Any) -> Report | None:
         """Book one reference that is ready."""
         import ray
+        from ray.exceptions import RayError
 
         pending = self._pending.pop(ref)
         try:
-            answer = ray.get(ref)
-        except ray.exceptions.RayError as error:
+            answer: Any = ray.get(ref)
+        except RayError as error:
             self._bury(pending.worker)
             lost = Outcome("killed", None, f"worker {pending.worker} died ({type(error).__name__})")
             return Report(pending.lease, lost) if pending.lease else None
@@ -153,10 +156,11 @@ class RayPool:
     def _bury(self, worker: str) -> None:
         """Forget an actor; the next growth puts another in its place."""
         import ray
+        from ray.exceptions import RayError
 
         actor = self._actors.pop(worker, None)
         if actor is not None:
-            with contextlib.suppress(ray.exceptions.RayError):
+            with contextlib.suppress(RayError):
                 ray.kill(actor)  # unreachable is not dead: it must not go on beside its successor
         self._next_growth_s = 0.0
 
@@ -169,7 +173,7 @@ class RayPool:
 
         self._next_growth_s = now + _GROW_EVERY_S
         wanted = self._wanted or int(ray.cluster_resources().get("CPU", 0))
-        make = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")(RenderActor)
+        make: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")(RenderActor)
         while len(self._actors) < wanted:
             name = next(self._names)
             actor = make.remote(self._recipe)
@@ -244,8 +248,8 @@ def _start_local(cpus: int) -> None:
             with _environment(_QUIET):
                 _hush()
                 ray.init(
-                    address="local", num_cpus=cpus, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL",
-                    object_store_memory=80_000_000,
+                    address="local", num_cpus=cpus, num_gpus=0, include_dashboard=False, log_to_driver=False,
+                    logging_level=logging.CRITICAL, object_store_memory=80_000_000,
                 )  # fmt: skip
             return
         except Exception as e:  # a raylet that loses the race against its own timeouts shows in many types
@@ -259,17 +263,30 @@ def _start_local(cpus: int) -> None:
 def _connect(address: str) -> None:
     import ray
 
+    advice = "start it with `ray start --head`, or unset RAY_ADDRESS to use this machine"
+    if "://" in address:
+        raise RenderError(f"cannot use the Ray address {address}; run this command on a node of the cluster and give host:port, or auto")
+    _check_reachable(address, advice)
     try:
         with _environment(_QUIET):
             _hush()
             path = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}}
-            ray.init(address=address, log_to_driver=False, logging_level="CRITICAL", runtime_env=path)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=path)
     except Exception as e:  # refused, timed out, wrong version: Ray raises what it likes
         _shut_down()
         last = str(e).strip().splitlines()[:1] or [type(e).__name__]
-        raise RenderError(
-            f"cannot join the Ray cluster at {address} ({last[0][:200]}); start it with `ray start --head`, or unset RAY_ADDRESS to use this machine"
-        ) from e
+        raise RenderError(f"cannot join the Ray cluster at {address} ({last[0][:200]}); {advice}") from e
+
+
+def _check_reachable(address: str, advice: str) -> None:
+    """Ray itself tries for minutes and writes to the terminal meanwhile."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return  # `auto`
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
+    except OSError as e:
+        raise RenderError(f"cannot join the Ray cluster at {address} ({e.strerror or e}); {advice}") from e
 
 
 def _hush() -> None:

@@ -78,7 +78,8 @@ def status_table(state: dict[str, Any]) -> RenderableType:
 
 
 def _totals(state: dict[str, Any]) -> Table:
-    table = Table(title=_HEADLINE.get(state["state"], state["state"]), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    headline = _HEADLINE.get(state["state"], state["state"])
+    table = Table(title=headline, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     per_frame = state["wall_s_per_frame"]
     before = f" ({state['done_before']} by earlier runs)" if state["done_before"] else ""
     left = state["cpu_hours_left"]

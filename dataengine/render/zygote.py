@@ -125,7 +125,8 @@ class Zygote:
             return self._attempt(request, wall_s, memory_mb)
         except _Died:
             self._stop()
-            return Outcome("killed", None, "the worker process was killed from outside", log_tail=self._tail(), wall_s=time.monotonic() - started)
+            wall_s = time.monotonic() - started
+            return Outcome("killed", None, "the worker process was killed from outside", log_tail=self._tail(), wall_s=wall_s)
 
     def kill(self) -> None:
         """SIGKILL the zygote, and with it its fork; safe from another thread. The next `run` starts a new one."""
@@ -180,7 +181,8 @@ class Zygote:
             while reader.message is None:
                 if time.monotonic() > deadline:
                     self._stop()
-                    raise RenderError(f"a render worker was not ready after {self.recipe.start_s:g} s; see whether this machine is overloaded")
+                    limit_s = self.recipe.start_s
+                    raise RenderError(f"a render worker was not ready after {limit_s:g} s; see whether this machine is overloaded")
                 ready = {key.fd for key, _ in selector.select(1.0)}
                 if self._log_fd in ready and not self._drain_log():
                     selector.unregister(self._log_fd)

@@ -13,6 +13,7 @@ import ctypes
 import faulthandler
 import gc
 import importlib
+import importlib.machinery
 import json
 import os
 import pwd
@@ -211,25 +212,25 @@ def _set_up(control: socket.socket, setup: str, payload: dict[str, Any]) -> Hand
         send(control, failure(error))
         return None
     facts = {
-        "fresh_start": handler is FreshStart or isinstance(handler, FreshStart) or compiled[0] > 0,
+        "fresh_start": isinstance(handler, FreshStart) or compiled[0] > 0,
         "address_randomisation": address_randomised(),
         "cores": sorted(os.sched_getaffinity(0)),
     }
     send(control, {"status": "ready", **facts})
-    return handler
+    return None if isinstance(handler, FreshStart) else handler
 
 
 def _count_compilations() -> list[int]:
     """A counter of modules that had to be compiled from source from now on."""
     count = [0]
-    loader = importlib.machinery.SourceFileLoader
+    loader: Any = importlib.machinery.SourceFileLoader
     original = loader.source_to_code
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
         count[0] += 1
         return original(self, *args, **kwargs)
 
-    loader.source_to_code = counted  # type: ignore[method-assign]
+    loader.source_to_code = counted
     return count
 
 
