@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dataengine.geometry import se3
 from dataengine.geometry.camera import resize_intrinsics
@@ -28,7 +28,10 @@ from dataengine.sensor.rig import StereoRig
 from dataengine.sensor.stereo import MatchSettings, disparity_to_depth, match_stereo
 
 WALL_DISTANCES_M = (0.5, 1.0, 1.5, 2.0)
-WALL_TURNS = {"fronto": (0.0, 0.0), "45° about y": (0.0, 45.0), "45° about x": (45.0, 0.0)}
+WALLS = {"fronto": (0.0, 0.0), "45° about y": (45.0, 90.0), "45° about x": (45.0, 0.0)}
+"""name → (slant, direction of the axis in the image plane), degrees."""
+WALL_FAR_M = 2.2
+"""Slanted walls are scored from the search range to here; their far ends are dark and seen at up to 80°."""
 SHADOW_PAIRS_M = ((0.6, 1.2), (0.8, 2.0), (1.2, 1.6))
 FACING_ROBOT_Z_M = 0.45
 
@@ -57,18 +60,21 @@ def plane(size_m: float = 40.0) -> TriMesh:
     return TriMesh(np.array([[-h, -h, 0], [h, -h, 0], [h, h, 0], [-h, h, 0.0]]), np.array([[0, 1, 2], [0, 2, 3]]))
 
 
-def box(size_m: Sequence[float]) -> TriMesh:
+def box(size_m: ArrayLike) -> TriMesh:
     """Axis-aligned box centred at the origin."""
-    corners = (np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) - 0.5) * size_m
+    corners = (np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) - 0.5) * np.asarray(size_m, float)
     quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     return TriMesh(corners, np.array([t for a, b, c, d in quads for t in ((a, b, c), (a, c, d))]))
 
 
-def wall_scene(distance_m: float, turn_x_deg: float, turn_y_deg: float) -> RayScene:
-    """An endless wall that crosses the optical axis at distance_m, turned about the camera's x and y axes."""
+def wall_scene(distance_m: float, slant_deg: float, axis_deg: float) -> RayScene:
+    """An endless wall that crosses the optical axis at distance_m, turned by slant_deg about an axis in the image plane.
+
+    axis_deg: 0 is the camera's x axis, 90 its y axis.
+    """
     scene = RayScene([plane()])
-    turn = se3.rotation_from_rpy(np.radians([turn_x_deg, turn_y_deg, 0.0]))
-    scene.pose(se3.make(turn, [0.0, 0.0, distance_m])[None])
+    axis = [np.cos(np.radians(axis_deg)), np.sin(np.radians(axis_deg)), 0.0]
+    scene.pose(se3.make(se3.rotation_from_axis_angle(axis, np.radians(slant_deg)), [0.0, 0.0, distance_m])[None])
     return scene
 
 
@@ -82,37 +88,40 @@ def in_both_images(rig: StereoRig, disparity: NDArray, margin_px: float = 10.0) 
     column = np.arange(rig.width) * rig.native_scale + 0.5 * (rig.native_scale - 1)
     deepest = rig.disparity_of_1m_px / MatchSettings().min_depth_m
     with np.errstate(invalid="ignore"):
-        return (column - disparity >= margin_px) & (disparity <= deepest - 2)
+        return (column - disparity >= margin_px) & (disparity <= deepest - 4)
 
 
-def wall_table(rig: StereoRig, noise: IrNoise, far_m: float = 3.0) -> list[dict[str, float | str]]:
-    """Noise, bias, fill and histogram on walls; slanted walls count between the search range and far_m."""
+def sensed_wall(
+    rig: StereoRig, noise: IrNoise, scene: RayScene, albedo: float, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
+    """(measured, true) native disparity of a wall and the pixels to score."""
+    pair = render_ir_pair(scene, [IrSurface(albedo)], rig, np.eye(4), [], noise, np.random.default_rng(seed))
+    depth = render_labels(scene, rig.K, np.eye(4), rig.width, rig.height).depth_z_m
+    true = true_disparity(rig, depth)
+    return match_stereo(pair.left, pair.right, rig), true, in_both_images(rig, true) & (depth < WALL_FAR_M)
+
+
+def wall_table(rig: StereoRig, noise: IrNoise) -> list[dict[str, float | str]]:
+    """Noise, bias and fill on flat walls of albedo 0.5."""
     rows: list[dict[str, float | str]] = []
-    for turn_name, (turn_x, turn_y) in WALL_TURNS.items():
+    for name, (slant, axis) in WALLS.items():
         for index, distance in enumerate(WALL_DISTANCES_M):
-            scene = wall_scene(distance, turn_x, turn_y)
-            pair = render_ir_pair(scene, [IrSurface(0.5)], rig, np.eye(4), [], noise, np.random.default_rng(index))
-            depth = render_labels(scene, rig.K, np.eye(4), rig.width, rig.height).depth_z_m
-            true = true_disparity(rig, depth)
-            stats = disparity_statistics(match_stereo(pair.left, pair.right, rig), true, in_both_images(rig, true) & (depth < far_m))
-            rows.append(
-                {
-                    "wall": turn_name, "distance_m": distance, "rms_px": stats.rms_px, "bias_px": stats.bias_px,
-                    "mad_px": stats.mad_px, "fill": stats.fill, "outliers": stats.outliers,
-                }
-            )  # fmt: skip
+            stats = disparity_statistics(*sensed_wall(rig, noise, wall_scene(distance, slant, axis), 0.5, index))
+            numbers = {"rms_px": stats.rms_px, "bias_px": stats.bias_px, "mad_px": stats.mad_px, "fill": stats.fill}
+            rows.append({"wall": name, "distance_m": distance, **numbers, "outliers": stats.outliers})
     return rows
 
 
 def locking_histogram(rig: StereoRig, noise: IrNoise, walls: int = 12) -> NDArray[np.float64]:
-    """Fractional-disparity histogram (16,) measured / true over 45° walls at several distances; 1 = no locking."""
+    """Fractional-disparity histogram (16,) measured / true over 45° walls at several distances; 1 = no locking.
+
+    The walls lean in oblique directions: about x or y alone the true fractions of neighbouring columns repeat.
+    """
     measured, true = [], []
     for index, distance in enumerate(np.linspace(0.8, 2.2, walls)):
-        scene = wall_scene(float(distance), 45.0 * (index % 2), 45.0 * (1 - index % 2))
-        pair = render_ir_pair(scene, [IrSurface(0.6)], rig, np.eye(4), [], noise, np.random.default_rng(index))
-        depth = render_labels(scene, rig.K, np.eye(4), rig.width, rig.height).depth_z_m
-        disparity, truth = match_stereo(pair.left, pair.right, rig), true_disparity(rig, depth)
-        valid = np.isfinite(disparity) & in_both_images(rig, truth) & (depth < 3.0)
+        scene = wall_scene(float(distance), 45.0, 17.0 + 31.0 * index)
+        disparity, truth, mask = sensed_wall(rig, noise, scene, 0.6, index)
+        valid = mask & np.isfinite(disparity)
         measured.append(disparity[valid])
         true.append(truth[valid])
     return fraction_histogram(np.concatenate(measured)) / fraction_histogram(np.concatenate(true))

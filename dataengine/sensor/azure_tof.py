@@ -5,8 +5,8 @@ footprint, which is what makes flying pixels at depth edges; four taps measure i
 2001); several modulation frequencies are unwrapped jointly; dark, saturated and contradictory pixels are dropped.
 
 Not modelled: light that arrives over other surfaces (multipath), phase wiggling, motion between taps, temperature drift,
-lens scattering, the hexagonal illumination of the real device. Its true modulation frequencies are not published; the two
-here give its range and, with the photon budget, its stated noise (σ ≤ 17 mm to 3.86 m at 15 % reflectance).
+lens scattering, the hexagonal illumination of the real device. Its true modulation frequencies are not published; the
+three here give its range and, with the photon budget, its stated noise (σ ≤ 17 mm to 3.86 m at 15 % reflectance).
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ class AzureTof:
     frequencies_hz: whole numbers, highest first; one alone wraps at c/2f, several at c/2gcd. photons: signal electrons
     per tap of a white wall at 1 m. contrast: modulation contrast. ambient: background light on a white surface, relative.
     read_e: read noise in electrons. full_e: electrons at which a tap saturates. min_signal_e: smallest modulated signal.
-    footprint_px: Gaussian sigma of a pixel's footprint. max_disagreement_m: between frequencies. Range in metres.
+    footprint_px: Gaussian sigma of a pixel's footprint. max_disagreement_m: weighted deviation of the frequencies from
+    their mean. Range in metres.
     """
 
-    frequencies_hz: tuple[int, ...] = (200_000_000, 180_000_000)
+    frequencies_hz: tuple[int, ...] = (200_000_000, 160_000_000, 50_000_000)
     photons: float = 17_000.0
     contrast: float = 0.8
     ambient: float = 0.005
@@ -115,24 +116,32 @@ def simulate_azure_tof(
 def unwrap(wrapped_m: NDArray[np.float64], settings: AzureTof) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Joint range (H, W) of wrapped ranges (F, H, W), and how far the frequencies disagree (m).
 
-    Every wrap count of the first frequency within the unambiguous range is tried; the one with the smallest mean squared
-    residual of the others wins, and the mean over the frequencies is the answer. One frequency alone stays wrapped.
+    Every wrap count of the first frequency up to the range limit is tried. Weights f² are the inverse variances at equal
+    signal; the count with the smallest weighted variance wins and the weighted mean is the answer.
+    One frequency alone stays wrapped.
     """
     periods = [SPEED_OF_LIGHT_M_S / (2 * f) for f in settings.frequencies_hz]
+    weights = np.square(np.asarray(settings.frequencies_hz, np.float64))
+    weights /= weights.sum()
     best, cost = np.zeros(wrapped_m.shape[1:]), np.full(wrapped_m.shape[1:], np.inf)
-    for turns in range(round(settings.unambiguous_m / periods[0])):
+    reach = min(settings.unambiguous_m, settings.max_range_m + periods[0])
+    for turns in range(max(round(reach / periods[0]), 1)):
         candidate = wrapped_m[0] + turns * periods[0]
-        residual = [other - period * np.rint((other - candidate) / period) - candidate
-                    for other, period in zip(wrapped_m[1:], periods[1:], strict=True)]  # fmt: skip
-        squares = sum((r**2 for r in residual), np.zeros_like(candidate))
-        better = squares < cost
-        cost = np.where(better, squares, cost)
-        best = np.where(better, candidate + sum(residual, np.zeros_like(candidate)) / len(periods), best)
-    return best, np.sqrt(cost / max(len(periods) - 1, 1))
+        mean, square = np.zeros_like(candidate), np.zeros_like(candidate)
+        for other, period, weight in zip(wrapped_m[1:], periods[1:], weights[1:], strict=True):
+            residual = other - candidate
+            residual -= period * np.rint(residual / period)
+            mean += weight * residual
+            square += weight * residual**2
+        variance = square - mean**2
+        better = variance < cost
+        cost = np.where(better, variance, cost)
+        best = np.where(better, candidate + mean, best)
+    return best, np.sqrt(np.maximum(cost, 0))
 
 
 def _footprint(image: NDArray[np.float64], sigma_px: float) -> NDArray[np.float64]:
     """Mean over the pixel's footprint: Gaussian weights on 5 x 5 pixels."""
     if sigma_px == 0:
         return image
-    return cv2.GaussianBlur(np.ascontiguousarray(image), (5, 5), sigma_px, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.GaussianBlur(np.ascontiguousarray(image), (5, 5), sigma_px, borderType=cv2.BORDER_REPLICATE), np.float64)

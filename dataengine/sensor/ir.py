@@ -106,15 +106,17 @@ def render_ir_pair(
 ) -> IrPair:
     """Both infrared images of the posed scene, as the sensor delivers them.
 
-    surfaces: one per mesh of the scene. T_world_cam (4, 4): the left eye. lights_world: (xyz in m, relative strength),
-    other infrared light, unshadowed, falling off with the square of the distance. rng: four 64-bit keys are drawn from it; the same state gives
-    the same bits. T_world_mesh (M, 4, 4): when given, albedo patterns move with the meshes, else they stay in the world.
+    surfaces: one per mesh of the scene. T_world_cam (4, 4): the left eye. lights_world: (xyz in m, relative strength) of
+    other infrared light, unshadowed, falling off with the square of the distance; see `LIGHT_SHARE`.
+    rng: four 64-bit keys are drawn from it; the same state gives the same bits.
+    T_world_mesh (M, 4, 4): when given, albedo patterns move with the meshes, else they stay in the world.
     """
     camera = _checked_pose(T_world_cam, "T_world_cam")
     table, seeds = _surface_table(surfaces, len(scene.meshes))
     mesh_poses = np.broadcast_to(np.eye(4), (len(surfaces), 4, 4)) if T_world_mesh is None else se3.inverse(T_world_mesh)
     if mesh_poses.shape != (len(surfaces), 4, 4):
         raise SensorError(f"T_world_mesh has shape {mesh_poses.shape}; expected ({len(surfaces)}, 4, 4), one per surface")
+    fixed_to, pattern = np.ascontiguousarray(mesh_poses), dot_table(noise.pattern_seed)
     keys = rng.integers(0, 1 << 63, 4, dtype=np.uint64)
     images = []
     for eye_x, key in ((0.0, keys[0]), (rig.baseline_m, keys[1])):
@@ -123,9 +125,9 @@ def render_ir_pair(
         view = _cast_eye(scene, rig, T_world_eye, camera @ [rig.projector_x_m, 0.0, 0.0, 1.0])
         light = np.empty((rig.native_height, rig.native_width), np.float32)
         shade_eye(
-            *view, T_world_eye, np.ascontiguousarray(mesh_poses), rig.K, rig.projector_x_m - eye_x, table, seeds,
-            noise.ambient, lights, dot_table(noise.pattern_seed), noise.speckle, key, light,
-        )  # fmt: skip
+            *view, T_world_eye, fixed_to, rig.K, float(rig.projector_x_m - eye_x), table, seeds,
+            float(noise.ambient), lights, pattern, float(noise.speckle), key, light,
+        )  # fmt: skip  # float(): an int would compile a second version of the kernel
         images.append(light)
     gain = auto_exposure(images[0])
     left, right = (_grey(image, gain, noise, key) for image, key in zip(images, keys[2:], strict=True))
@@ -155,7 +157,7 @@ def _cast_eye(
 
 def _grey(irradiance: NDArray[np.float32], gain: float, noise: IrNoise, key: np.uint64) -> NDArray[np.uint8]:
     out = np.empty(irradiance.shape, np.uint8)
-    develop(irradiance, gain, noise.full_e, noise.read_e, key, _tone_curve(), out)
+    develop(irradiance, float(gain), float(noise.full_e), float(noise.read_e), key, _tone_curve(), out)
     return out
 
 

@@ -30,9 +30,7 @@ def eye_rays(K: np.ndarray, R_world_eye: np.ndarray, out: np.ndarray) -> None:
 
 
 @compiled
-def surface_points(
-    eye: np.ndarray, rays: np.ndarray, distance: np.ndarray, normal: np.ndarray, lift_m: float, out: np.ndarray
-) -> int:
+def surface_points(eye: np.ndarray, rays: np.ndarray, distance: np.ndarray, normal: np.ndarray, lift_m: float, out: np.ndarray) -> int:
     """World points ``lift_m`` above the surface where rays (H, W, 3) hit, packed into out (N, 3); returns their number."""
     count = 0
     width = rays.shape[1]
@@ -171,9 +169,7 @@ def local_albedo(world: np.ndarray, T_mesh_world: np.ndarray, surface: np.ndarra
 
 
 @compiled
-def develop(
-    light: np.ndarray, gain: float, full_e: float, read_e: float, key: np.uint64, curve: np.ndarray, out: np.ndarray
-) -> None:
+def develop(light: np.ndarray, gain: float, full_e: float, read_e: float, key: np.uint64, curve: np.ndarray, out: np.ndarray) -> None:
     """Photons to grey values: gain, shot and read noise, tone curve. light and out (H, W); curve (C,) uint8 over 0..1."""
     per_photon = np.float32(1.0 / full_e)
     read2 = np.float32((read_e / full_e) ** 2)

@@ -57,11 +57,7 @@ def lateral_sigma_px(angle_rad: ArrayLike) -> NDArray[np.float64]:
 
 
 def simulate_kinect_v1(
-    depth_z_m: ArrayLike,
-    normals_cam: ArrayLike,
-    K: ArrayLike,
-    rng: np.random.Generator,
-    settings: KinectV1 | None = None,
+    depth_z_m: ArrayLike, normals_cam: ArrayLike, K: ArrayLike, rng: np.random.Generator, settings: KinectV1 | None = None
 ) -> NDArray[np.float32]:
     """Measured depth_z_m (H, W) float32, 0 = none, of a true depth_z_m (H, W) with normals_cam (H, W, 3).
 

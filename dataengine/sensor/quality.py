@@ -19,8 +19,8 @@ class DisparityStatistics:
     """Errors measured − true in native px.
 
     rms_px, bias_px: root mean square and mean of the errors within ±1 px. mad_px: 1.4826 × median absolute deviation of
-    all errors. outliers: share of measurements beyond ±1 px. fill: share of the asked pixels that were measured.
-    fraction_histogram (16,): measured fractional disparities relative to the true ones; all 1 = no sub-pixel locking.
+    all errors. outliers: share of the measurements beyond ±1 px. fill: share of the asked pixels that were measured.
+    fraction_histogram (16,): of the measured fractional disparities, mean 1; divide by that of the true ones to see locking.
     """
 
     rms_px: float
@@ -32,32 +32,27 @@ class DisparityStatistics:
     pixels: int
 
 
-def disparity_statistics(
-    measured_px: NDArray, true_px: NDArray, mask: NDArray[np.bool_] | None = None, relative_histogram: bool = False
-) -> DisparityStatistics:
+def disparity_statistics(measured_px: NDArray, true_px: NDArray, mask: NDArray[np.bool_] | None = None) -> DisparityStatistics:
     """Compare disparities (H, W) in native px over ``mask`` (default: wherever the true one is finite).
 
-    relative_histogram divides the histogram of measured fractions by that of the true ones at the same pixels.
+    Where nothing was measured, fill is 0 and the errors are NaN.
     """
     if measured_px.shape != true_px.shape or (mask is not None and mask.shape != true_px.shape):
         raise SensorError(f"disparity maps differ in shape: measured {measured_px.shape}, true {true_px.shape}")
     asked = np.isfinite(true_px) if mask is None else mask & np.isfinite(true_px)
+    if not asked.any():
+        raise SensorError("no pixel to score: the mask leaves no pixel with a true disparity")
     valid = asked & np.isfinite(measured_px)
-    if not valid.any():
-        raise SensorError("no pixel has both a measured and a true disparity; check the mask and the search range")
     measured, true = measured_px[valid].astype(np.float64), true_px[valid].astype(np.float64)
     error = measured - true
     close = error[np.abs(error) <= OUTLIER_PX]
-    histogram = fraction_histogram(measured)
-    if relative_histogram:
-        histogram = histogram / np.maximum(fraction_histogram(true), 1e-9)
     return DisparityStatistics(
         rms_px=float(np.sqrt(np.mean(close**2))) if close.size else float("nan"),
         bias_px=float(close.mean()) if close.size else float("nan"),
-        mad_px=float(1.4826 * np.median(np.abs(error - np.median(error)))),
-        outliers=1 - close.size / error.size,
+        mad_px=float(1.4826 * np.median(np.abs(error - np.median(error)))) if error.size else float("nan"),
+        outliers=1 - close.size / max(error.size, 1),
         fill=float(valid.sum() / asked.sum()),
-        fraction_histogram=histogram,
+        fraction_histogram=fraction_histogram(measured),
         pixels=int(asked.sum()),
     )
 

@@ -66,7 +66,7 @@ class StereoRig:
 
 def checked_intrinsics(K: ArrayLike) -> NDArray[np.float64]:
     """K as (3, 3) float64, or a SensorError: a rectified camera has positive focal lengths and no skew."""
-    matrix = np.asarray(K, np.float64)
+    matrix = np.array(K, np.float64, order="C")
     if matrix.shape != (3, 3):
         raise SensorError(f"K has shape {matrix.shape}; it must be a 3x3 matrix of pixel intrinsics")
     if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:

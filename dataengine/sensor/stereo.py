@@ -19,6 +19,8 @@ from dataengine.sensor.stereo_kernels import BORDER, bspline_prefilter_rows, cen
 
 QUANTUM_PX = 1.0 / 32.0
 """D4xx cameras report disparity in steps of 1/32 px."""
+SLOPE_REACH_PX, SLOPE_LIMIT_PX = 3, 6.0
+"""The local slope comes from differences over ±3 output px; larger ones than 6 native px are depth edges."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class MatchSettings:
     max_move_px: float = 2.0
     seed_tolerance_px: float = 1.0
     min_correlation: float = 0.45
-    min_texture: float = 2.0
+    min_texture: float = 1.5
     hidden_px: float = 1.5
     islands: int = 30
     quantum_px: float = QUANTUM_PX
@@ -63,10 +65,9 @@ def match_stereo(
     for name, image in (("left", left), ("right", right)):
         if image.shape != (rig.native_height, rig.native_width) or image.dtype != np.uint8:
             raise SensorError(
-                f"{name} infrared image is {image.dtype} {image.shape}; "
-                f"the rig needs uint8 ({rig.native_height}, {rig.native_width})"
+                f"{name} infrared image is {image.dtype} {image.shape}; the rig needs uint8 ({rig.native_height}, {rig.native_width})"
             )
-    scale = rig.native_scale
+    left, right, scale = np.ascontiguousarray(left), np.ascontiguousarray(right), rig.native_scale
     seed = seed_disparity(left, right, rig, chosen)
     disparity = np.empty((rig.height, rig.width), np.float32)
     centroid = np.zeros((rig.height, rig.width, 2), np.float32)
@@ -75,13 +76,11 @@ def match_stereo(
     gradient[:, 1:-1] = 0.5 * (smooth_left[:, 2:] - smooth_left[:, :-2])
     smooth_right = _padded(right)
     bspline_prefilter_rows(smooth_right)
-    refine(
-        smooth_left, gradient, smooth_right, seed, scale, chosen.iterations, chosen.max_step_px,
-        chosen.max_move_px, chosen.seed_tolerance_px, chosen.min_correlation, chosen.min_texture, disparity, centroid,
-    )  # fmt: skip
+    limits = (chosen.max_step_px, chosen.max_move_px, chosen.seed_tolerance_px, chosen.min_correlation, chosen.min_texture)
+    refine(smooth_left, gradient, smooth_right, seed, scale, chosen.iterations, *map(float, limits), disparity, centroid)
     centred = np.empty_like(disparity)
-    centre(disparity, centroid, scale, 3, 6.0, centred)
-    drop_hidden(centred, scale, chosen.hidden_px)
+    centre(disparity, centroid, scale, SLOPE_REACH_PX, SLOPE_LIMIT_PX, centred)
+    drop_hidden(centred, scale, float(chosen.hidden_px))
     return _quantised(_without_islands(centred, chosen.islands), chosen.quantum_px)
 
 
@@ -97,9 +96,7 @@ def search_range_px(rig: StereoRig, settings: MatchSettings) -> int:
     return max(16, min(wanted, 16 * (rig.native_width // 16)))
 
 
-def seed_disparity(
-    left: NDArray[np.uint8], right: NDArray[np.uint8], rig: StereoRig, settings: MatchSettings
-) -> NDArray[np.float32]:
+def seed_disparity(left: NDArray[np.uint8], right: NDArray[np.uint8], rig: StereoRig, settings: MatchSettings) -> NDArray[np.float32]:
     """Semi-global matching (Hirschmüller 2008, OpenCV's three-way variant): (H, W) float32 native px, negative = none.
 
     Columns stay native, where the disparity is; rows are averaged to the output's, which halves the cost at scale 2 and
@@ -112,7 +109,9 @@ def seed_disparity(
     )  # fmt: skip
     # OpenCV leaves the first search_px columns unmatched; with padding these are not ours.
     wide = [
-        cv2.copyMakeBorder(cv2.resize(eye, (rig.native_width, rig.height), interpolation=cv2.INTER_AREA), 0, 0, search_px, 0, cv2.BORDER_CONSTANT)
+        cv2.copyMakeBorder(
+            cv2.resize(eye, (rig.native_width, rig.height), interpolation=cv2.INTER_AREA), 0, 0, search_px, 0, cv2.BORDER_CONSTANT
+        )
         for eye in (left, right)
     ]
     fixed = matcher.compute(*wide)[:, search_px + rig.native_scale // 2 :: rig.native_scale]
@@ -121,7 +120,7 @@ def seed_disparity(
 
 def _padded(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     smooth = cv2.GaussianBlur(image.astype(np.float32), (5, 5), 0.6)
-    return cv2.copyMakeBorder(smooth, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.copyMakeBorder(smooth, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE), np.float32)
 
 
 def _without_islands(disparity: NDArray[np.float32], smallest: int) -> NDArray[np.float32]:

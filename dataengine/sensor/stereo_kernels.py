@@ -83,7 +83,7 @@ def window_mask(seed: np.ndarray, row: int, column: int, scale: int, y0: int, x0
 @compiled
 def template_terms(
     left: np.ndarray, gradient: np.ndarray, y0: int, x0: int, mask: np.ndarray, count: int, g: np.ndarray, t: np.ndarray
-) -> tuple[float, float, float, float, float, float]:
+) -> tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]:
     """Mean-free masked gradient g and template t (10, 16) of the left window at padded (y0, x0).
 
     Returns (sum g², sum g·t, sum t², mean gradient², centroid x, centroid y of the gradient energy from the first pixel).
@@ -123,7 +123,7 @@ def template_terms(
 
 
 @compiled
-def warped_product(right: np.ndarray, y0: int, first: int, w: tuple, g: np.ndarray) -> float:
+def warped_product(right: np.ndarray, y0: int, first: int, w: tuple, g: np.ndarray) -> np.float32:
     """Sum over the window of g times the spline of the right rows, whose samples start at coefficient ``first``."""
     w0, w1, w2, w3 = w
     total = np.float32(0.0)
@@ -141,7 +141,7 @@ def warped_product(right: np.ndarray, y0: int, first: int, w: tuple, g: np.ndarr
 @compiled
 def warped_energy(
     right: np.ndarray, y0: int, first: int, w: tuple, t: np.ndarray, mask: np.ndarray, count: int
-) -> tuple[float, float]:
+) -> tuple[np.float32, np.float32]:
     """(sum r·t, sum of (r − mean r)²) over the masked window of the warped right image r."""
     w0, w1, w2, w3 = w
     rt, rr, total = np.float32(0.0), np.float32(0.0), np.float32(0.0)
