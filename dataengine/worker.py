@@ -38,11 +38,13 @@ def setup(payload: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]
     With `scene` (JSON of a SceneSpec) in the request, that scene is rendered instead of a sampled one.
     """
     from dataengine.render.blender.renderer import BlenderRenderer
+    from dataengine.render.blender.threads import stop_exr_threads
     from dataengine.render.zygote_child import FreshStart, address_randomised
 
     spec = DatasetSpec.model_validate_json(payload["spec"])
     robot = load_ready_robot(spec)
     renderer = BlenderRenderer(robot.model, robot.meshes)
+    stop_exr_threads()
     if warm_up():
         return FreshStart()
     reproducible = not address_randomised()
