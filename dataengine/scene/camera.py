@@ -110,7 +110,8 @@ def draw_path(spec: CameraSpec, draws: Draws, middle_m: Array, base_yaw_rad: flo
     if spec.path == "moving":
         speed = draws.real("camera.speed_m_s", spec.speed_m_s)
         heading = draws.uniform("camera.heading_rad", -np.pi, np.pi)
-    turn_rad_s = speed * np.cos(heading) / (distance * max(np.cos(elevation), 0.2))
+    lowest = max(abs(elevation) - MAX_SWING_RAD, 0.0)  # nearest to the equator, where circling is fastest
+    turn_rad_s = speed * np.cos(heading) / (distance * np.cos(lowest))
     swing_rad_s = abs(speed * np.sin(heading)) / (distance * MAX_SWING_RAD)
     swing_rad = MAX_SWING_RAD * np.sign(np.sin(heading))
 

@@ -23,6 +23,7 @@ GAP_M = 0.005
 """Free space between things."""
 CAMERA_GAP_M = 0.12
 TRIES = 60
+OCCLUDER_THINGS = 6
 MOST_HIDDEN = 0.35
 """No single thing hides more than this share of the robot's surface points."""
 LEAST_HIDDEN = 0.02
@@ -78,26 +79,34 @@ class TableTop:
 
 
 def place_occluder(top: TableTop, draws: Draws, key: str, spec: DistractorSpec) -> bool:
-    """Put something tall on the line from the camera to a point of the robot; False if no place was found."""
-    thing = draw_occluder(draws, key, spec)
-    rng = draws.rng(f"{key}.place")
-    eye = top.eyes_m[0]
-    points = top.robot.surface_m[0]
-    low = points[points[:, 2] < 0.9 * thing.height_m]
-    for _ in range(TRIES if len(low) else 0):
-        point = low[int(rng.integers(len(low)))]
-        climb = max(float(eye[2] - point[2]), 1e-9)
-        highest = min(0.7, (0.95 * thing.height_m - float(point[2])) / climb)  # share of the way where the line is still low
-        line = point + rng.uniform(0.03, max(highest, 0.03)) * (eye - point)
-        reason = top.objection(thing, line[:2])
-        if reason is None:
-            hidden = top.hidden_share(thing, line[:2])
-            reason = "hides too much or nothing" if not LEAST_HIDDEN <= hidden <= MOST_HIDDEN else None
-        if reason is None:
-            _accept(top, draws, key, thing, line[:2], "occluder", "on a line from the camera to the robot")
-            return True
-        top.rejections[f"occluder: {reason}"] += 1
+    """Put something tall on a line from the camera to a low point of the robot; False if no place was found.
+
+    A thing that fits nowhere is exchanged for another one, since few fit under a steep line of sight.
+    """
+    for _ in range(OCCLUDER_THINGS):
+        thing = draw_occluder(draws, key, spec)
+        for _ in range(TRIES // OCCLUDER_THINGS):
+            xy = _on_line_of_sight(top, draws.rng(f"{key}.place"), thing)
+            reason = "robot too high for it" if xy is None else top.objection(thing, xy)
+            if reason is None and xy is not None:
+                if LEAST_HIDDEN <= top.hidden_share(thing, xy) <= MOST_HIDDEN:
+                    _accept(top, draws, key, thing, xy, "occluder", "on a line from the camera to the robot")
+                    return True
+                reason = "hides too much or nothing"
+            top.rejections[f"occluder: {reason}"] += 1
     return _give_up(top, draws, key, "occluder")
+
+
+def _on_line_of_sight(top: TableTop, rng: np.random.Generator, thing: Thing) -> Array | None:
+    """Foot (2,) of a point on a line of sight that the thing reaches up to."""
+    eye, points = top.eyes_m[0], top.robot.surface_m[0]
+    low = points[points[:, 2] < 0.9 * thing.height_m]
+    if len(low) == 0:
+        return None
+    point = low[int(rng.integers(len(low)))]
+    climb = max(float(eye[2] - point[2]), 1e-9)
+    highest = min(0.7, (0.95 * thing.height_m - float(point[2])) / climb)  # share of the way where the line is low enough
+    return (point + max(highest, 0.03) * rng.uniform(0.4, 1.0) * (eye - point))[:2]
 
 
 def place_distractor(top: TableTop, draws: Draws, key: str, spec: DistractorSpec) -> bool:

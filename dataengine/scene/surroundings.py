@@ -151,11 +151,19 @@ def draw_lights(spec: SurroundingsSpec, draws: Draws, target_m: Array) -> tuple[
     return tuple(lamps)
 
 
+def ball_brightness(phase_rad: float) -> float:
+    """Mean over the visible disc of a matt ball, of a surface that faces the lamp, by the angle between lamp and eye.
+
+    Lambert's phase law: 2/3 · (sin α + (π − α) cos α)/π.
+    """
+    return float(2 / 3 * (np.sin(phase_rad) + (np.pi - phase_rad) * np.cos(phase_rad)) / np.pi)
+
+
 def automatic_exposure_ev(environment_level: float, lights: tuple[Light, ...], target_m: Array, eye_m: Array) -> float:
     """Stops that a camera's metering would choose, from what a white ball and a white table at the robot return.
 
     A lamp of P watts gives a surface that faces it at distance d the radiance P/(π² d²). The ball returns on average 2/3 of
-    that times Lambert's phase law (sin α + (π − α) cos α)/π, α the angle at the ball between lamp and camera.
+    that times Lambert's phase law, see `ball_brightness`.
     """
     towards_eye = (eye_m - target_m) / np.linalg.norm(eye_m - target_m)
     mean = peak = environment_level
@@ -164,8 +172,7 @@ def automatic_exposure_ev(environment_level: float, lights: tuple[Light, ...], t
         distance = float(np.linalg.norm(way))
         facing = lamp.power_w / (np.pi * distance) ** 2
         phase = float(np.arccos(np.clip(way @ towards_eye / distance, -1, 1)))
-        ball = 2 / 3 * (np.sin(phase) + (np.pi - phase) * np.cos(phase)) / np.pi
-        mean += facing * (0.7 * ball + 0.3 * max(float(way[2]) / distance, 0.0))
+        mean += facing * (0.7 * ball_brightness(phase) + 0.3 * max(float(way[2]) / distance, 0.0))
         peak += facing
     return -float(np.log2(max(mean / MEAN_LEVEL, peak / PEAK_LEVEL, 1e-6)))
 
