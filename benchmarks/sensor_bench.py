@@ -21,6 +21,7 @@ from dataengine.raycast.views import LabelView, pixel_rays, render_labels
 from dataengine.robot.catalogue import load_robot
 from dataengine.robot.kinematics import forward_kinematics
 from dataengine.robot.meshes import load_link_meshes
+from dataengine.robot.model import RobotModel
 from dataengine.sensor.ir import IrNoise, IrPair, IrSurface, render_ir_pair
 from dataengine.sensor.presets import sensor_preset, stereo_rig
 from dataengine.sensor.quality import disparity_statistics, expected_shadow_px, fraction_histogram, shadow_width_px
@@ -147,7 +148,7 @@ def shadow_table(rig: StereoRig, noise: IrNoise) -> list[dict[str, float]]:
 
 
 def panda_scene(seed: int) -> SensedScene:
-    """A Panda in a random pose on a table in a room with boxes, seen from 0.9–2 m; no part of it sampled with care."""
+    """A Panda in a random pose on a table in a room with boxes, seen from 0.9–2 m; one seed, one scene."""
     rng = np.random.default_rng(seed)
     model = load_robot("panda")
     links = load_link_meshes(model)
@@ -171,14 +172,14 @@ def panda_scene(seed: int) -> SensedScene:
     return SensedScene(scene, surfaces, _camera(rng), [((x, y, z), s) for (x, y, z), s in lights], robot)
 
 
-def _pose_above_table(model, rng: np.random.Generator) -> NDArray[np.float64]:
+def _pose_above_table(model: RobotModel, rng: np.random.Generator) -> NDArray[np.float64]:
     """Joint positions within 80 % of the limits that keep every link origin above the table."""
+    middle, half = (model.q_upper + model.q_lower) / 2, (model.q_upper - model.q_lower) / 2
     for _ in range(200):
-        middle, half = (model.q_upper + model.q_lower) / 2, (model.q_upper - model.q_lower) / 2
         q = middle + 0.8 * half * rng.uniform(-1, 1, len(middle))
-        if forward_kinematics(model, q)[1:, 2, 3].min() > 0.06 or forward_kinematics(model, q)[:, 2, 3].min() >= 0.0:
+        if forward_kinematics(model, q)[:, 2, 3].min() >= 0.0:
             return q
-    return (model.q_upper + model.q_lower) / 2
+    return middle
 
 
 def _camera(rng: np.random.Generator) -> NDArray[np.float64]:
