@@ -5,9 +5,10 @@ The composition root of the worker side: it alone knows renderer, sensor, valida
 
 import hashlib
 import importlib.metadata
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataengine import __version__
 from dataengine.config.spec import DatasetSpec
@@ -22,6 +23,9 @@ from dataengine.scene.spec import SceneSpec
 from dataengine.sensor.warm import warm_up
 from dataengine.store.dataset import open_dataset
 
+if TYPE_CHECKING:
+    from dataengine.render.zygote_child import FreshStart
+
 VERSIONED = ("bpy", "blenderproc", "numpy", "opencv-python-headless", "embreex", "numba")
 """Packages whose version can change pixels; they go into every record."""
 
@@ -32,7 +36,7 @@ def load_ready_robot(spec: DatasetSpec) -> Robot:
     return prepare_robot(model, load_link_meshes(model), spec.robot.keypoints)
 
 
-def setup(payload: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def setup(payload: dict[str, Any]) -> "Callable[[dict[str, Any]], dict[str, Any]] | FreshStart":
     """payload: `spec` (JSON of the DatasetSpec). The handler takes {video, dataset} and returns the receipt.
 
     With `scene` (JSON of a SceneSpec) in the request, that scene is rendered instead of a sampled one.
@@ -54,7 +58,12 @@ def setup(payload: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]
         given = request.get("scene")
         scene = SceneSpec.model_validate(given) if given else sample_scene(spec, request["video"], robot.model)
         video, cpu_s = render_video(scene, robot, renderer.render_video, with_assets(facts, scene))
-        return _commit(Path(request["dataset"]), scene, video, validate_video(video, robot.model, robot.meshes), cpu_s, reproducible)
+        start = time.process_time()
+        verdict = validate_video(video, robot.model, robot.meshes)
+        checked = time.process_time()
+        receipt = _commit(Path(request["dataset"]), scene, video, verdict, cpu_s | {"checks": checked - start}, reproducible)
+        receipt["cpu_s"]["commit"] = time.process_time() - checked  # not in the record, which is written before this is known
+        return receipt
 
     return handle
 

@@ -76,7 +76,7 @@ def make_executor(spec: DatasetSpec, workers: int | None, serial: bool) -> Execu
     return RayPool(recipe, workers, os.environ.get("RAY_ADDRESS") or None)
 
 
-def quarantine_in(dataset: Dataset):  # noqa: ANN201
+def quarantine_in(dataset: Dataset):
     """Callback that writes a given-up video into the dataset's quarantine."""
 
     def quarantine(given_up: GivenUp) -> None:

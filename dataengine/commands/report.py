@@ -54,7 +54,7 @@ def read_videos(dataset: Dataset, indices: list[int], modalities: tuple[str, ...
             yield reader.video(modalities)
 
 
-def whole_coverage(dataset: Dataset):  # noqa: ANN201
+def whole_coverage(dataset: Dataset):
     """Coverage statistics of all committed videos; images are not read."""
     model = load_robot(DatasetSpec.model_validate(dataset.spec).robot.name)
     limits = {name: (float(a), float(b)) for name, a, b in zip(model.actuated, model.q_lower, model.q_upper, strict=True)}

@@ -134,7 +134,7 @@ def _frame(
         if wanted & {"ir_left", "ir_right", "depth_sim"}:
             pair = None if passes.ir_left is None or passes.ir_right is None else (passes.ir_left[f], passes.ir_right[f])
             rng = stream(scene.seed, scene.video, f"sensor/{f}")
-            m = measure_depth(scene, world, surfaces, T_world_cam, passes.depth_z_m[f], passes.normal_cam[f], pair, rng)
+            m = measure_depth(scene, world, f, surfaces, T_world_cam, passes.depth_z_m[f], passes.normal_cam[f], pair, rng)
             out |= {k: v for k, v in {"ir_left": m.ir_left, "ir_right": m.ir_right, "depth_sim": m.depth_sim}.items() if v is not None}
     with watch("labels"):
         T_cam_object = T_cam_world @ np.array([object_poses(o, scene.frames)[f] for o in objects]).reshape(-1, 4, 4)

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dataengine.raycast.views import render_labels
 from dataengine.render.labels import quantise_depth
 from dataengine.robot.meshes import LinkMesh
 from dataengine.scene.spec import SceneSpec
@@ -62,6 +63,7 @@ def rig_of(scene: SceneSpec) -> StereoRig:
 def measure_depth(
     scene: SceneSpec,
     world: RayWorld,
+    frame: int,
     surfaces: Sequence[IrSurface],
     T_world_cam: NDArray,
     depth_z_m: NDArray,
@@ -69,14 +71,14 @@ def measure_depth(
     cycles_ir: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None,
     rng: np.random.Generator,
 ) -> Measurement:
-    """Run the scene's depth sensor on one frame; the ray scene must be posed. `cycles_ir`: native-size pair, if path traced."""
+    """Run the scene's depth sensor on `frame`, for which the ray scene must be posed. `cycles_ir`: native-size pair, if path traced."""
     sensor, rig = scene.depth_sensor, rig_of(scene)
     pair = cycles_ir
     if pair is None and sensor.ir == "fast":
         brightest = max((light.power_w for light in scene.lights), default=1.0)
         lights = [(light.position_m, light.power_w / brightest) for light in scene.lights]
         noise = IrNoise(speckle=sensor.speckle, ambient=sensor.ambient, pattern_seed=0)
-        ir = render_ir_pair(world.scene, surfaces, rig, T_world_cam, lights, noise, rng)
+        ir = render_ir_pair(world.scene, surfaces, rig, T_world_cam, lights, noise, rng, world.T_world_mesh[frame])
         pair = (ir.left, ir.right)
     depth = None
     if sensor.model == "active_stereo" and pair is not None:
@@ -89,12 +91,10 @@ def measure_depth(
         depth = quantise_depth(np.where(depth <= sensor.max_depth_m, depth, 0.0))
     if pair is None:
         return Measurement(None, None, depth)
-    left, right = (cv2.resize(eye, (rig.width, rig.height), interpolation=cv2.INTER_AREA) for eye in pair)
+    left, right = (np.asarray(cv2.resize(eye, (rig.width, rig.height), interpolation=cv2.INTER_AREA), np.uint8) for eye in pair)
     return Measurement(left, right, depth)
 
 
 def _albedo_image(world: RayWorld, surfaces: Sequence[IrSurface], rig: StereoRig, T_world_cam: NDArray) -> NDArray[np.float64]:
-    from dataengine.raycast.views import render_labels
-
     index = render_labels(world.scene, rig.K, T_world_cam, rig.width, rig.height).mesh_index
     return np.append([s.albedo for s in surfaces], 0.0)[index]
