@@ -69,13 +69,13 @@ def depth_from_disparity(disparity_px: ArrayLike, focal_px: float, baseline_m: f
     """z = f·b/d; disparity ≤ 0 or nan gives depth 0 (none)."""
     d = np.asarray(disparity_px, float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(d > 0, focal_px * baseline_m / d, 0.0)
+        return np.asarray(np.where(d > 0, focal_px * baseline_m / d, 0.0), float)
 
 
 def disparity_from_depth(depth_z_m: ArrayLike, focal_px: float, baseline_m: float) -> Matrix:
     """d = f·b/z; depth ≤ 0 gives nan."""
     z = np.asarray(depth_z_m, float)
-    return np.where(z > 0, focal_px * baseline_m / np.where(z > 0, z, 1.0), np.nan)
+    return np.asarray(np.where(z > 0, focal_px * baseline_m / np.where(z > 0, z, 1.0), np.nan), float)
 
 
 _BLENDER_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])  # Blender cameras look along −z with y up
@@ -83,7 +83,7 @@ _BLENDER_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])  # Blender cameras look a
 
 def blender_camera_matrix(T_world_cam: ArrayLike) -> Matrix:
     """`matrix_world` (4,4) of a Blender camera object for an OpenCV `T_world_cam`."""
-    return np.asarray(T_world_cam, float) @ _BLENDER_FROM_OPENCV
+    return np.asarray(np.asarray(T_world_cam, float) @ _BLENDER_FROM_OPENCV, float)
 
 
 def blender_lens(K: ArrayLike, width: int, height: int) -> dict[str, float]:

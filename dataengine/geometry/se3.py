@@ -25,7 +25,7 @@ def inverse(T: ArrayLike) -> Matrix:
 def transform(T: ArrayLike, points_m: ArrayLike) -> Matrix:
     """Apply one transform (…,4,4) to points (…,N,3)."""
     T, p = np.asarray(T, float), np.asarray(points_m, float)
-    return p @ np.swapaxes(T[..., :3, :3], -1, -2) + T[..., None, :3, 3]
+    return np.asarray(p @ np.swapaxes(T[..., :3, :3], -1, -2) + T[..., None, :3, 3], float)
 
 
 def rotation_from_axis_angle(axis: ArrayLike, angle_rad: ArrayLike) -> Matrix:
