@@ -159,7 +159,7 @@ class RayPool:
         from ray.exceptions import RayError
 
         actor = self._actors.pop(worker, None)
-        if actor is not None:
+        if actor is not None and self._control_answers():
             with contextlib.suppress(RayError):
                 ray.kill(actor)  # unreachable is not dead: it must not go on beside its successor
         self._next_growth_s = 0.0
@@ -167,7 +167,7 @@ class RayPool:
     def _grow(self) -> None:
         """Create actors up to the wanted number; on a cluster follow the number of processors."""
         now = time.monotonic()
-        if now < self._next_growth_s:
+        if now < self._next_growth_s or not self._control_answers():
             return
         import ray
 
@@ -179,6 +179,10 @@ class RayPool:
             actor = make.remote(self._recipe)
             self._actors[name] = actor
             self._pending[actor.ready.remote()] = _Pending(name, None)
+
+    def _control_answers(self) -> bool:
+        """Ray's calls to its control service block for a minute and then end this very process: ask first."""
+        return self._health is not None and self._health.answers()
 
     def _recover(self) -> list[Report]:
         """Ray itself died. On this machine start it again; a cluster is its owner's business."""
@@ -197,12 +201,11 @@ class _LocalHealth:
 
     def __init__(self) -> None:
         self._vital = [p for p in psutil.Process().children() if p.name() in ("raylet", "gcs_server")]
-        self._next_s = 0.0
 
     def good(self) -> bool:
-        if time.monotonic() < self._next_s:
-            return True
-        self._next_s = time.monotonic() + _CHECK_EVERY_S
+        return self.answers()
+
+    def answers(self) -> bool:
         try:
             return all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in self._vital)
         except psutil.NoSuchProcess:
@@ -221,20 +224,25 @@ class _ClusterHealth:
         self._next_s, self._last_good_s = 0.0, time.monotonic()
 
     def good(self) -> bool:
+        """False once it has not answered for a while; networks have hiccups."""
         now = time.monotonic()
         if now >= self._next_s:
             self._next_s = now + _CHECK_EVERY_S
-            if self._answers():
+            if self.answers() and self._counts_us():
                 self._last_good_s = now
         return now - self._last_good_s < _GONE_AFTER_S
 
-    def _answers(self) -> bool:
-        import ray
-
+    def answers(self) -> bool:
+        """Now."""
         try:
             socket.create_connection(self._control, timeout=2.0).close()
         except OSError:
             return False
+        return True
+
+    def _counts_us(self) -> bool:
+        import ray
+
         return any(node["NodeID"] == self._node_id and node["Alive"] for node in ray.nodes())
 
 
