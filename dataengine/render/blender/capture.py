@@ -46,6 +46,7 @@ def render_frame(passes: tuple[str, ...]) -> Passes:
     global _wanted
     _wanted = passes
     _captured.clear()
+    bpy.context.scene.update_tag()  # else persistent data keeps the last seed, samples and denoiser settings
     with silenced():
         bpy.ops.render.render()
     absent = [name for name in passes if name not in _captured]

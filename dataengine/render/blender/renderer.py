@@ -20,6 +20,7 @@ from dataengine.render.blender.adapter import bpy, empty_scene
 from dataengine.render.blender.capture import Passes, render_frame
 from dataengine.render.blender.infrared import infrared_scene
 from dataengine.render.blender.settings import LABEL_PASSES, RGB_PASSES, apply_base_settings, apply_video_settings, frame_seed
+from dataengine.render.blender.surroundings import preload_environments
 from dataengine.render.blender.video_scene import OBJECT_INDEX, VideoScene, add_robot
 from dataengine.render.measure import infrared_surfaces, rig_of
 from dataengine.render.passes import RawPasses
@@ -53,6 +54,7 @@ class BlenderRenderer:
     def __init__(self, robot: RobotModel, link_meshes: Sequence[LinkMesh]) -> None:
         self.robot, self.link_meshes = robot, tuple(link_meshes)
         apply_base_settings(empty_scene())
+        preload_environments()
         self.links = add_robot(self.link_meshes)
 
     def render_video(self, scene: SceneSpec, T_world_link: NDArray[np.float64]) -> RawPasses:

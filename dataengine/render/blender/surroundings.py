@@ -33,12 +33,40 @@ def hdri_path(name: str) -> Path:
     return path
 
 
+def preload_environments() -> None:
+    """Read all packaged HDR images into Blender's memory, linear float.
+
+    Cycles reads image files with OpenEXR's thread pool, which does not survive a fork: a child would wait for ever. Images in
+    memory need no reader.
+    """
+    for path in sorted(hdri_folder().glob("*.exr")):
+        environment_image(path.stem)
+
+
+def environment_image(name: str) -> Any:
+    """The packaged HDR image as an image in memory, read at the first use."""
+    known = bpy.data.images.get(f"hdri {name}")
+    if known is not None:
+        return known
+    file = bpy.data.images.load(str(hdri_path(name)))
+    width, height = file.size
+    texels = np.empty(width * height * 4, np.float32)
+    file.pixels.foreach_get(texels)
+    bpy.data.images.remove(file)
+    image = bpy.data.images.new(f"hdri {name}", width, height, float_buffer=True)
+    image.colorspace_settings.name = "Linear Rec.709"
+    image.pixels.foreach_set(texels)
+    image.update()
+    image.use_fake_user = True
+    return image
+
+
 def set_environment(world: Any, environment: Environment) -> None:
     """Light from a packaged HDR image turned by yaw about z, or from a uniform colour."""
     graph = Graph(world)
     color: Any = environment.color
     if environment.kind == "hdri":
-        image = bpy.data.images.load(str(hdri_path(environment.name)), check_existing=True)
+        image = environment_image(environment.name)
         direction = graph.node("ShaderNodeTexCoord").outputs["Generated"]
         turned = graph.add("ShaderNodeVectorRotate", {"Vector": direction, "Angle": -environment.yaw_rad}, rotation_type="Z_AXIS")
         color = graph.add("ShaderNodeTexEnvironment", (turned,), image=image)
