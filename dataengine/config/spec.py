@@ -158,7 +158,7 @@ class SurroundingsSpec(Section):
 
     environment: Environments = Choice[EnvironmentName](choice=ENVIRONMENTS)
     environment_strength: Positive = Field(
-        default=LogUniform(log_uniform=(0.4, 1.5)), description="light that a white table would return, whatever the image's own scale"
+        default=LogUniform(log_uniform=(0.4, 1.5)), description="mean radiance of sky or room, whatever the image's own scale"
     )
     table_size_m: Positive = Uniform(uniform=(1.4, 2.6))
     table_materials: tuple[MaterialName, ...] = Field(default=("wood", "stone", "plastic", "fabric", "metal", "paint"), min_length=1)

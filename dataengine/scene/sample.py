@@ -19,7 +19,7 @@ from dataengine.scene.materials import draw_link_tints, draw_material
 from dataengine.scene.placement import Placed, TableTop, place_distractor, place_occluder
 from dataengine.scene.robot_sweep import collision_of, sweep
 from dataengine.scene.spec import Camera, DepthSensor, ImageEffects, Matrix4, RobotState, SceneObject, SceneSpec
-from dataengine.scene.surroundings import automatic_exposure_ev, draw_environment, draw_lights, draw_room, draw_table, matrix4
+from dataengine.scene.surroundings import automatic_exposure_ev, draw_environment, draw_lights, draw_room, draw_table, matrix4, white_under
 
 Array = NDArray[np.float64]
 Split = Literal["train", "val", "test"]
@@ -48,8 +48,7 @@ def sample_scene(spec: DatasetSpec, video: int, robot: RobotModel) -> SceneSpec:
     spots = [*top.eyes_m, *(light.position_m for light in lights)]
     reach = max(table.reach_m, *(float(np.hypot(p[0], p[1])) for p in spots))
     room = draw_room(draws, environment.kind == "room", table.floor_z_m, reach)
-    level = float(next(d.value for d in draws.record() if d.key == "environment.strength"))
-    automatic = automatic_exposure_ev(level, lights, swept.middle_m, top.eyes_m[0])
+    automatic = automatic_exposure_ev(white_under(environment), lights, swept.middle_m, top.eyes_m[0])
     image = image.model_copy(update={"exposure_ev": image.exposure_ev + automatic})
     draws.note("image.automatic_exposure_ev", "from lamps and surroundings", automatic)
     depth_sensor = _depth_sensor(spec, draws)

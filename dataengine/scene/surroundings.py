@@ -23,17 +23,17 @@ FLOOR_THICKNESS_M = 0.02
 OUTLINES = Choice[str](choice=("rectangular", "round"), weights=(0.8, 0.2))
 FLOOR_UNDER_SKY = Choice[str](choice=("yes", "no"), weights=(0.35, 0.65))
 
-UPWARD_RADIANCE: dict[str, float] = {
-    "city": 2.176,
-    "courtyard": 0.676,
-    "forest": 1.508,
-    "interior": 1.793,
-    "night": 0.159,
-    "studio": 0.483,
-    "sunrise": 0.529,
-    "sunset": 0.696,
+SKY_RADIANCE: dict[str, tuple[float, float]] = {
+    "city": (0.936, 2.176),
+    "courtyard": (0.765, 0.676),
+    "forest": (0.774, 1.508),
+    "interior": (0.973, 1.793),
+    "night": (0.165, 0.159),
+    "studio": (0.771, 0.483),
+    "sunrise": (0.649, 0.529),
+    "sunset": (0.494, 0.696),
 }
-"""Radiance of a white horizontal surface under each packaged image at strength 1 (irradiance/π, luminance), measured."""
+"""Of each packaged image at strength 1, measured: mean radiance (luminance), radiance of a white table (irradiance/π)."""
 
 MEAN_LEVEL, PEAK_LEVEL = 0.65, 1.6
 """Linear values that the automatic exposure allows white surfaces at the robot, on average and facing all lamps."""
@@ -105,7 +105,14 @@ def draw_environment(spec: SurroundingsSpec, draws: Draws) -> Environment:
     if name == "room":
         color = light_color(draws.real("environment.temperature_k", spec.light_temperature_k))
         return Environment(kind="room", name="room", yaw_rad=yaw, strength=level, color=color)
-    return Environment(kind="hdri", name=name, yaw_rad=yaw, strength=level / UPWARD_RADIANCE[name])
+    return Environment(kind="hdri", name=name, yaw_rad=yaw, strength=level / SKY_RADIANCE[name][0])
+
+
+def white_under(environment: Environment) -> float:
+    """Radiance of white surfaces, half of them lying and half standing, in the light of the surroundings alone."""
+    if environment.kind == "room":
+        return environment.strength
+    return environment.strength * sum(SKY_RADIANCE[environment.name]) / 2
 
 
 def draw_room(draws: Draws, is_room: bool, floor_z_m: float, reach_m: float) -> tuple[SceneObject, ...]:

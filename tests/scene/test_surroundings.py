@@ -1,4 +1,9 @@
-import json
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +18,14 @@ from dataengine.scene.palette import HUES, hex_to_linear, jittered, light_color,
 from dataengine.scene.spec import Light
 from dataengine.scene.surroundings import (
     MEAN_LEVEL,
-    UPWARD_RADIANCE,
+    SKY_RADIANCE,
     automatic_exposure_ev,
     ball_brightness,
     draw_environment,
     draw_lights,
     draw_room,
     draw_table,
+    white_under,
 )
 
 SPEC = SurroundingsSpec()
@@ -28,7 +34,7 @@ COLOR = st.tuples(*[st.floats(0, 1)] * 3)
 
 def test_tables_cover_all_materials_and_environments():
     assert set(KINDS) == set(HUES) == set(MATERIALS)
-    assert set(UPWARD_RADIANCE) == set(ENVIRONMENTS) - {"room"}
+    assert set(SKY_RADIANCE) == set(ENVIRONMENTS) - {"room"}
     assert {kind for kinds in USUAL.values() for kind in kinds} <= set(MATERIALS)
 
 
@@ -123,10 +129,27 @@ def test_the_base_stands_on_the_table_and_lamps_hang_above_it(seed):
     assert inner_floor == pytest.approx(table.floor_z_m - floor.size_m[2])
 
 
-def test_every_environment_gives_a_white_table_the_same_light():
+def test_every_environment_is_equally_bright_on_average():
     for name in ENVIRONMENTS:
         spec = SurroundingsSpec(environment=name, environment_strength=0.8)
         environment = draw_environment(spec, Draws(0, 0))
-        assert environment.name == name
-        assert environment.strength * UPWARD_RADIANCE.get(name, 1.0) == pytest.approx(0.8)
-        json.loads(environment.model_dump_json())
+        mean, table = SKY_RADIANCE.get(name, (1.0, 1.0))
+        assert environment.name == name and environment.strength * mean == pytest.approx(0.8)
+        assert white_under(environment) == pytest.approx(0.8 * (1 + table / mean) / 2)
+
+
+@pytest.mark.parametrize("name", SKY_RADIANCE)
+def test_sky_radiances_are_those_of_the_images_inside_bpy(name):
+    folder = Path(importlib.util.find_spec("bpy").submodule_search_locations[0])
+    file = next(folder.glob(f"*/datafiles/studiolights/world/{name}.exr"))
+    command = "import sys, cv2, numpy; numpy.save(sys.argv[2], cv2.imread(sys.argv[1], cv2.IMREAD_UNCHANGED)[..., :3])"
+    with tempfile.TemporaryDirectory() as out:
+        # OpenCV reads EXR only when told so before its import
+        environment = {**os.environ, "OPENCV_IO_ENABLE_OPENEXR": "1"}
+        subprocess.run([sys.executable, "-c", command, str(file), f"{out}/image.npy"], check=True, env=environment)
+        luminance = np.load(f"{out}/image.npy").astype(float) @ (0.0722, 0.7152, 0.2126)
+    polar = (np.arange(len(luminance)) + 0.5) / len(luminance) * np.pi
+    rows = luminance.mean(1)
+    upper = np.clip(np.cos(polar), 0, None) * np.sin(polar)
+    found = (np.average(rows, weights=np.sin(polar)), np.average(rows, weights=upper))
+    assert found == pytest.approx(SKY_RADIANCE[name], abs=1e-3)
