@@ -13,8 +13,9 @@ from dataengine.scene.world import RayWorld
 MAX_ID_MISMATCH = 5e-4
 """Share of pixels whose id may differ: pixel centres that fall within float rounding of an edge."""
 
-DEPTH_P99_M, DEPTH_BAD_M, MAX_DEPTH_BAD = 5e-4, 5e-3, 1e-3
-"""Where the ids agree: 99 % within 0.5 mm + quantum, at most 0.1 % beyond 5 mm (grazing surfaces)."""
+DEPTH_P99_M, DEPTH_P99_RELATIVE, MAX_DEPTH_BAD = 3e-4, 1e-4, 1e-3
+"""Where the ids agree: 99 % within 0.3 mm + 0.01 % of the depth + quantum, at most 0.1 % beyond ten times that (grazing
+surfaces). Relative, since both renderers work in float32: a floor seen at 17 m differs by up to 1 mm (measured)."""
 
 NORMAL_MEDIAN_DEG = 8.0
 """Shading normals differ from the geometric ones on smooth-shaded meshes, but not at large."""
@@ -35,10 +36,12 @@ def check_frame(video: Video, world: RayWorld, scene: SceneSpec, f: int) -> Iter
     surface = same & (view.depth_z_m > 0)
     if not surface.any():
         return
-    error = np.abs(images["depth_z"][f][surface] - view.depth_z_m[surface])
-    p99, bad = float(np.percentile(error, 99)), float((error > DEPTH_BAD_M).mean())
-    fine = p99 <= DEPTH_P99_M + DEPTH_QUANTUM_M and bad <= MAX_DEPTH_BAD
-    yield "depth against rays", [] if fine else [f"99 % within {p99 * 1e3:.2f} mm, {bad:.3%} beyond 5 mm"]
+    depth = view.depth_z_m[surface]
+    error = np.abs(images["depth_z"][f][surface] - depth)
+    excess = error / (DEPTH_P99_M + DEPTH_QUANTUM_M + DEPTH_P99_RELATIVE * depth)
+    p99, bad = float(np.percentile(excess, 99)), float((excess > 10).mean())
+    worst = f"99 % within {p99:.2f} times the tolerance (median error {np.median(error) * 1e3:.2f} mm), {bad:.3%} beyond ten times"
+    yield "depth against rays", [] if p99 <= 1 and bad <= MAX_DEPTH_BAD else [worst]
     if "normals" in images:
         stored = images["normals"][f][surface].astype(np.float32) / 127
         length = np.linalg.norm(stored, axis=-1)
