@@ -66,7 +66,7 @@ def test_a_distractor_more_changes_nothing_else(panda, video):
         ({"robot.material": "random"}, {"robot"}),
         ({"surroundings.lights": 4}, {"lights", "image", "object walls", "object floor"}),
         ({"surroundings.light_power_w": 9.0}, {"lights", "image"}),
-        ({"surroundings.environment": "room"}, {"environment", "object walls", "object floor"}),
+        ({"surroundings.environment": "room"}, {"environment", "image", "object walls", "object floor"}),
         ({"surroundings.environment_strength": 1.0}, {"environment", "image"}),
         ({"surroundings.table_materials": ["stone"]}, {"object table"}),
         ({"render.quality": "draft"}, {"samples_per_pixel", "denoise_quality"}),
