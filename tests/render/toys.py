@@ -77,6 +77,17 @@ def _write(request, table):
     return {"video": request["video"], "digest": f"d{request['video']}", "bytes": 7, "cpu": {"cycles": 0.1}, "rejections": {"far": 1}}
 
 
+def _commit(request, table):
+    """A shard and its commit, each published by one rename."""
+    out, video = Path(request["out"]), request["video"]
+    time.sleep(0.1)
+    for folder, name, text in (("shards", f"{video:03d}", "data"), ("commits", f"{video:03d}.json", f'{{"unit": {video}}}')):
+        staged = out / f".{video}.{os.getpid()}"
+        staged.write_text(text)
+        staged.rename(out / folder / name)
+    return {"video": video}
+
+
 def _raise(request, table):
     raise SceneError("cannot be sampled; widen camera.distance_m") if request["expected"] else ZeroDivisionError("oops")
 
@@ -103,6 +114,7 @@ ACTIONS = {
     "addresses": _addresses,
     "dirty": _dirty,
     "write": _write,
+    "commit": _commit,
     "raise": _raise,
     "grow": _grow,
     "chatter": _chatter,

@@ -1,0 +1,82 @@
+"""The kill storm's own decisions, and a small storm over a toy render."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks import kill_storm
+
+TARGET = Path(__file__).parent / "storm_target.py"
+ROOT = Path(__file__).parents[2]
+
+
+def test_moments_are_spread_and_reproducible():
+    chosen = kill_storm.moments(60, 40, random.Random(1))
+    assert chosen == sorted(chosen) == kill_storm.moments(60, 40, random.Random(1))
+    assert len(chosen) == 60 and min(chosen) < 5 and max(chosen) > 34 and max(chosen) < 40
+
+
+def test_kinds_of_processes():
+    me = psutil.Process()
+    assert kill_storm.kind_of(me, os.getpid()) == "driver"
+    assert kill_storm.kind_of(me, -1) is None
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; 'zygote_child'; time.sleep(30)"])
+    try:
+        assert kill_storm.kind_of(psutil.Process(sleeper.pid), -1) == "zygote"
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaints"),
+    [
+        ({}, []),
+        ({"videos": 9}, ["1 videos lost"]),
+        ({"doubled": 2}, ["2 doubled"]),
+        ({"given_up": 1}, ["1 given up"]),
+        ({"digest": "zz"}, ["digest zz differs from aa"]),
+    ],
+)
+def test_verdict(changes, complaints):
+    result = kill_storm.Storm(**({"videos": 10, "digest": "aa"} | changes))
+    assert kill_storm.verdict(result, 10, ["aa"]) == complaints
+
+
+def test_audit_sees_lost_and_doubled(tmp_path):
+    for name in ("shards/a", "shards/b", "shards/c", "quarantine/d"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "manifest.json").write_text(json.dumps({"units": [{"unit": "a"}, {"unit": "b"}], "digest": "x"}))
+    result = kill_storm.audit(tmp_path, kill_storm.Storm())
+    assert (result.videos, result.doubled, result.given_up, result.digest) == (2, 1, 1, "x")
+
+
+def rage(dataset: Path, videos: int, kills: int, *mode: str) -> dict:
+    calm = dataset.with_name("calm")
+    subprocess.run([sys.executable, str(TARGET), str(calm), str(videos)], check=True)
+    tool = [sys.executable, "-m", "benchmarks.kill_storm", "--dataset", str(dataset), "--videos", str(videos), "--kills", str(kills)]
+    options = ["--pause-s", "0.3", "--wait-s", "300", "--expect", str(calm)]
+    command = ["--", sys.executable, str(TARGET), str(dataset), str(videos), *mode]
+    done = subprocess.run([*tool, *options, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def test_small_storm_loses_nothing(tmp_path):
+    result = rage(tmp_path / "storm", 20, 8)
+    assert result["wrong"] == [] and result["unasked_exits"] == []
+    assert sum(result["kills"].values()) == 8
+    assert result["starts"] == 1 + result["kills"]["driver"]
+
+
+@pytest.mark.slow
+def test_storm_over_ray_loses_nothing(tmp_path):
+    result = rage(tmp_path / "storm", 60, 8, "ray")
+    assert result["wrong"] == []
+    assert sum(result["kills"].values()) == 8
