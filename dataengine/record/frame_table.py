@@ -66,3 +66,14 @@ def describe(dtype: np.dtype) -> list[list]:
 def from_description(rows: list[list]) -> np.dtype:
     """Frame dtype from its JSON form."""
     return np.dtype([(name, base, tuple(shape)) for name, base, shape in rows])
+
+
+def markdown_table() -> str:
+    """The columns as Markdown, for the README."""
+    head = "| name | dtype | shape | unit | frame | meaning |\n|---|---|---|---|---|---|\n"
+    rows = (
+        f"| `{c.name}` | {np.dtype(c.dtype)} | {' × '.join(map(str, c.shape)) or 'scalar'} | {c.unit} | {c.frame} | "
+        f"{c.meaning}{' (optional)' if c.optional else ''} |"
+        for c in COLUMNS
+    )
+    return head + "\n".join(rows) + "\n"
