@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.geometry import camera, se3
+from dataengine.quality.infrared_checks import infrared
 from dataengine.record.video import Video
 
 EDGE_SHARE = 0.002
@@ -13,9 +14,6 @@ EDGE_SHARE = 0.002
 
 MAX_BLACK, MAX_BLOWN = 0.98, 0.9
 """Share of black (≤ 2) or blown (≥ 254 in every channel) pixels above which a colour frame is useless."""
-
-IR_SHIFT_PX = 4
-"""The pair must agree better at the true disparity than this far from it."""
 
 
 def masks(video: Video, f: int) -> list[str]:
@@ -70,34 +68,6 @@ def object_coordinates(video: Video, f: int) -> list[str]:
         if not (error_px < 0.5 and error_m < 2e-3):
             out.append(f"{name}: object coordinates lie {error_px:.2f} px and {error_m * 1e3:.1f} mm off the surface")
     return out
-
-
-def infrared(video: Video, f: int) -> list[str]:
-    """The right eye shifted by the true disparity resembles the left one more than shifted wrongly."""
-    images = video.images
-    if not {"ir_left", "ir_right", "depth_z"} <= images.keys() or "depth_sensor" not in video.scene:
-        return []
-    K, baseline = video.frames[f]["K"], float(video.scene["depth_sensor"]["baseline_m"])
-    depth = images["depth_z"][f]
-    disparity = camera.disparity_from_depth(depth, K[0, 0], baseline)
-    left, right = images["ir_left"][f].astype(float), images["ir_right"][f].astype(float)
-    true, wrong = (_difference(left, right, disparity, shift) for shift in (0.0, float(IR_SHIFT_PX)))
-    if np.isnan(true) or true <= 0.95 * wrong:
-        return []
-    return [f"infrared pair disagrees with the depth: difference {true:.1f} grey levels at the true disparity, {wrong:.1f} beside it"]
-
-
-def _difference(left: NDArray, right: NDArray, disparity: NDArray, shift_px: float) -> float:
-    """Mean grey difference between left and the right eye sampled at u − d − shift; nan when too little is visible."""
-    v, u = np.mgrid[0 : left.shape[0], 0 : left.shape[1]]
-    x = u - disparity - shift_px
-    good = np.isfinite(x) & (x >= 0) & (x <= left.shape[1] - 2)
-    if good.sum() < 1000:
-        return float("nan")
-    x0 = np.floor(x[good]).astype(int)
-    t = x[good] - x0
-    sampled = right[v[good], x0] * (1 - t) + right[v[good], x0 + 1] * t
-    return float(np.abs(sampled - left[good]).mean())
 
 
 def exposure(video: Video, f: int) -> list[str]:
