@@ -139,7 +139,9 @@ def infrared_material(name: str, surface: IrSurface) -> Any:
         lightness = graph.ramp(noise, 0.2, 0.8, surface.albedo * (1 - surface.variation), surface.albedo * (1 + surface.variation))
         base = graph.add("ShaderNodeCombineColor", (lightness, lightness, lightness))
     roughness = float((2.0 / (surface.exponent + 2.0)) ** 0.25)  # Blinn–Phong exponent → GGX, Walter et al. 2007
-    shader = principled(graph, base_color=base, roughness=roughness, specular_ior_level=0.0 if surface.dropout else min(1.0, surface.specular))
+    shader = principled(
+        graph, base_color=base, roughness=roughness, specular_ior_level=0.0 if surface.dropout else min(1.0, surface.specular)
+    )
     graph.output("ShaderNodeOutputMaterial", shader)
     return material
 

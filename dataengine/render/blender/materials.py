@@ -62,7 +62,11 @@ def build_material(name: str, spec: Material, is_table: bool = False) -> Any:
     """The Blender material of a procedural surface; wooden tables get boards."""
     material, graph = new_material(name)
     rng = np.random.default_rng(spec.seed)
-    inputs = {"Vector": graph.local(), "Location": rng.uniform(-40.0, 40.0, 3).tolist(), "Scale": (1.0 / max(spec.pattern_scale_m, 1e-4),) * 3}
+    inputs = {
+        "Vector": graph.local(),
+        "Location": rng.uniform(-40.0, 40.0, 3).tolist(),
+        "Scale": (1.0 / max(spec.pattern_scale_m, 1e-4),) * 3,
+    }
     at = graph.add("ShaderNodeMapping", inputs, vector_type="POINT")
     surface = Surface(graph, spec, at, rng, is_table)
     graph.output("ShaderNodeOutputMaterial", BUILDERS[spec.kind](surface))
@@ -173,9 +177,7 @@ def _fabric(s: Surface) -> Socket:
         amount = first if variant == 1 else g.math("ADD", first, g.ramp(large["Y"], 0.1, 0.35, 0.0, 0.5))
         color = g.mix_colors(amount, s.spec.color, s.spec.color2)
     color = s.shade(g.math("ADD", g.math("MULTIPLY", weave, 0.6), g.math("MULTIPLY", fuzz, 0.4)), 0.65, 1.25, color)
-    return principled(
-        g, base_color=color, roughness=max(0.7, s.spec.roughness), ior=1.4, sheen_weight=0.15, **s.relief(weave, 0.15)
-    )
+    return principled(g, base_color=color, roughness=max(0.7, s.spec.roughness), ior=1.4, sheen_weight=0.15, **s.relief(weave, 0.15))
 
 
 def _ceramic(s: Surface) -> Socket:

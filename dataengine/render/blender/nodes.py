@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from dataengine.render.blender.adapter import bpy
 
 Socket = Any
 """A node's output, or a plain value for an input."""
+Inputs = dict[Any, Socket] | tuple[Socket, ...]
+"""Inputs by name or index, or in order."""
 
 
 class Graph:
@@ -19,17 +20,17 @@ class Graph:
         self.tree = owner.node_tree
         self.tree.nodes.clear()
 
-    def node(self, kind: str, inputs: Mapping[str | int, Socket] | tuple[Socket, ...] = (), **properties: Any) -> Any:
+    def node(self, kind: str, inputs: Inputs = (), **properties: Any) -> Any:
         """Add a node; inputs by name, by index or in order, each a value or another node's output."""
         node = self.tree.nodes.new(kind)
         for name, value in properties.items():
             setattr(node, name, value)
-        items = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
+        items = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
         for key, value in items:
             self.feed(node.inputs[key], value)
         return node
 
-    def add(self, kind: str, inputs: Mapping[str | int, Socket] | tuple[Socket, ...] = (), **properties: Any) -> Socket:
+    def add(self, kind: str, inputs: Inputs = (), **properties: Any) -> Socket:
         """As `node`, returning its first enabled output."""
         made = self.node(kind, inputs, **properties)
         return next(output for output in made.outputs if output.enabled)

@@ -121,10 +121,7 @@ def _labels_only(scene: Any) -> Iterator[None]:
 
 
 def assemble(
-    frames: Sequence[Passes],
-    T_world_blender_camera: NDArray[np.float64],
-    eyes: Sequence[tuple[NDArray, NDArray]] | None,
-    watch: Stopwatch,
+    frames: Sequence[Passes], T_world_blender_camera: NDArray[np.float64], eyes: Sequence[tuple[NDArray, NDArray]] | None, watch: Stopwatch
 ) -> RawPasses:
     """Cycles' passes of all frames → RawPasses."""
     index = np.stack([f["IndexOB"][..., 0] for f in frames])

@@ -89,9 +89,7 @@ def add_light(name: str, light: Light) -> Any:
     data.size = light.size_m
     lamp.blender_obj.visible_camera = False
     towards = mathutils.Vector(np.subtract(light.target_m, light.position_m).tolist())
-    lamp.blender_obj.matrix_world = (
-        mathutils.Matrix.Translation(light.position_m) @ towards.to_track_quat("-Z", "Y").to_matrix().to_4x4()
-    )
+    lamp.blender_obj.matrix_world = mathutils.Matrix.Translation(light.position_m) @ towards.to_track_quat("-Z", "Y").to_matrix().to_4x4()
     return lamp.blender_obj
 
 

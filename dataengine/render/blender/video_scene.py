@@ -27,9 +27,7 @@ def add_robot(link_meshes: Sequence[LinkMesh]) -> list[Any]:
     """One Blender object per link mesh, with its own copies of the maker's materials."""
     made = []
     for mesh in link_meshes:
-        surfaces = [
-            plain_material(f"{mesh.link}.{k}", m.base_color_rgb, m.roughness, m.metallic) for k, m in enumerate(mesh.materials)
-        ]
+        surfaces = [plain_material(f"{mesh.link}.{k}", m.base_color_rgb, m.roughness, m.metallic) for k, m in enumerate(mesh.materials)]
         link = new_mesh_object(
             f"link {mesh.link}", mesh.vertices_m, mesh.faces, surfaces, mesh.material_index, vertex_normals=mesh.vertex_normals
         )

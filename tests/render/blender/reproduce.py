@@ -16,7 +16,13 @@ def main() -> None:
         fixed = ctypes.CDLL(None).personality(ctypes.c_ulong(0x0040000)) >= 0  # ADDR_NO_RANDOMIZE
         core = str(min(os.sched_getaffinity(0)))
         env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-        env |= {"OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "REPRODUCE_STAGE": "2", "REPRODUCE_FIXED": str(int(fixed)), "CORE": core}
+        env |= {
+            "OPENBLAS_NUM_THREADS": "1",
+            "NUMBA_NUM_THREADS": "1",
+            "REPRODUCE_STAGE": "2",
+            "REPRODUCE_FIXED": str(int(fixed)),
+            "CORE": core,
+        }
         os.execve(sys.executable, [sys.executable, *sys.argv], env)
     os.sched_setaffinity(0, {int(os.environ["CORE"])})
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))

@@ -21,7 +21,9 @@ def camera_K(s: SceneSpec) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize(
-    "lens", [{}, dict(fx_px=150.0, fy_px=120.0), dict(fx_px=115.0, fy_px=140.0, cx_px=70.25, cy_px=55.5)], ids=["square", "wide", "shifted"]
+    "lens",
+    [{}, {"fx_px": 150.0, "fy_px": 120.0}, {"fx_px": 115.0, "fy_px": 140.0, "cx_px": 70.25, "cy_px": 55.5}],
+    ids=["square", "wide", "shifted"],
 )
 def test_known_points_appear_where_the_camera_model_says(toy, lens):
     """Black cards facing the camera before a white sky: the darkness's centroid is the projection of the card's centre."""
@@ -60,7 +62,10 @@ def test_normals_of_a_tilted_face_in_the_camera_frame(toy):
     T_world_cam = look_at((0.9, -0.9, 0.8), (0.0, 0.0, 0.0))
     R = se3.rotation_from_axis_angle((1.0, 0.0, 0.0), 0.4) @ se3.rotation_from_axis_angle((0.0, 0.0, 1.0), 0.3)
     s = scene(
-        [thing(1, "box", (0.6, 0.6, 0.2), se3.make(R, np.zeros(3)), material(bump=0.0), (0.002,))], T_world_cam, toy.joints, T_world_base=BELOW
+        [thing(1, "box", (0.6, 0.6, 0.2), se3.make(R, np.zeros(3)), material(bump=0.0), (0.002,))],
+        T_world_cam,
+        toy.joints,
+        T_world_base=BELOW,
     )
     normal = toy.render(s).normal_cam[0]
     hit = np.linalg.norm(normal, axis=-1) > 0
@@ -113,9 +118,11 @@ def test_motion_blur_keeps_labels_sharp_and_centred(toy):
     T = look_at((0.0, -1.0, 0.0), (0.0, 0.0, 0.0))
     end = T @ se3.make(np.eye(3), [0.05, 0.0, 0.0])
     card = thing(1, "box", (0.2, 0.3, 0.0002), T @ se3.make(np.eye(3), [0.0, 0.0, 1.0]), material("metal", **BLACK), (0.0,))
-    common = dict(T_world_base=BELOW, environment=WHITE_SKY, lights=(), samples_per_pixel=64)
+    common = {"T_world_base": BELOW, "environment": WHITE_SKY, "lights": (), "samples_per_pixel": 64}
     still = toy.render(scene([card], T, toy.joints, **common))
-    moving = scene([card], T, toy.joints, image=dict(motion_blur=0.5), camera=dict(T_world_cam_end=(tuple(map(tuple, end.tolist())),)), **common)
+    moving = scene(
+        [card], T, toy.joints, image={"motion_blur": 0.5}, camera={"T_world_cam_end": (tuple(map(tuple, end.tolist())),)}, **common
+    )
     blurred = toy.render(moving)
     assert np.array_equal(still.object_id, blurred.object_id)
     assert np.allclose(still.depth_z_m, blurred.depth_z_m, atol=1e-6)
@@ -134,6 +141,6 @@ def test_wrong_shape_of_poses_is_named(toy):
 
 
 def test_unknown_environment_lists_the_packaged_ones(toy):
-    s = scene([], look_at((1, 1, 1), (0, 0, 0)), toy.joints, environment=WHITE_SKY.model_copy(update=dict(kind="hdri", name="forrest")))
+    s = scene([], look_at((1, 1, 1), (0, 0, 0)), toy.joints, environment=WHITE_SKY.model_copy(update={"kind": "hdri", "name": "forrest"}))
     with pytest.raises(AssetError, match="did you mean 'forest'.*city, courtyard"):
         toy.render(s)

@@ -37,7 +37,7 @@ def test_a_second_render_in_the_same_process_agrees(toy):
 
 def test_seeds_differ_by_dataset_video_frame_and_purpose(toy):
     s = scene([], look_at((1, 1, 1), (0, 0, 0)), toy.joints)
-    other_video, other_seed = s.model_copy(update=dict(video=1)), s.model_copy(update=dict(seed=4))
+    other_video, other_seed = s.model_copy(update={"video": 1}), s.model_copy(update={"seed": 4})
     seeds = [frame_seed(*a) for a in ((s, 0, "rgb"), (s, 1, "rgb"), (s, 0, "ir"), (other_video, 0, "rgb"), (other_seed, 0, "rgb"))]
     assert len(set(seeds)) == 5 and all(0 <= x < 2**31 for x in seeds)
     assert frame_seed(s, 0, "rgb") == seeds[0]

@@ -60,7 +60,7 @@ def test_white_furnace(toy):
 
 def test_sky_is_turned_and_scaled(toy):
     def sky(yaw, strength, camera):
-        environment = WHITE_SKY.model_copy(update=dict(kind="hdri", name="sunset", yaw_rad=yaw, strength=strength))
+        environment = WHITE_SKY.model_copy(update={"kind": "hdri", "name": "sunset", "yaw_rad": yaw, "strength": strength})
         return toy.render(scene([], camera, toy.joints, T_world_base=BELOW, environment=environment, lights=())).rgb_linear[0]
 
     level = look_at((0, 0, 1), (1, 0, 1.1))
@@ -75,7 +75,7 @@ def test_sky_is_turned_and_scaled(toy):
 def test_irradiance_of_a_small_lamp(toy):
     """E = P / (π d²) on the axis of a small disk light; a matt surface sends back albedo · E / π."""
     lamp = Light(position_m=(0.0, 0.0, 2.0), target_m=(0.0, 0.0, 0.0), power_w=30.0, size_m=0.05, color=(1.0, 1.0, 1.0))
-    dark = WHITE_SKY.model_copy(update=dict(strength=0.0))
+    dark = WHITE_SKY.model_copy(update={"strength": 0.0})
     surface = material("fabric", color=(0.4,) * 3, color2=(0.4,) * 3, bump=0.0)
     camera = look_at((0.3, -0.6, 0.8), (0.0, 0.0, 0.0))
     s = scene([floor(surface)], camera, toy.joints, T_world_base=BELOW, environment=dark, lights=(lamp,), samples_per_pixel=32)
