@@ -59,33 +59,30 @@ def kind_of(process: psutil.Process, driver_pid: int) -> str | None:
         return None
 
 
-def moments(kills: int, videos: int, rng: random.Random) -> list[int]:
-    """How many videos are to be committed before each kill, ascending: spread evenly over the job."""
-    return sorted(rng.randrange(videos) for _ in range(kills))
+def moments(kills: int, videos: int, kinds: Sequence[str], rng: random.Random) -> list[tuple[int, str]]:
+    """(videos committed before, kind of process) of each kill, ascending: spread evenly over the job and over the kinds."""
+    return sorted((rng.randrange(videos), rng.choice(kinds)) for _ in range(kills))
 
 
-def victim(root: psutil.Process, driver_pid: int, rng: random.Random) -> tuple[str, psutil.Process] | None:
-    """A random kind among those alive, then a random process of it."""
-    by_kind: dict[str, list[psutil.Process]] = {}
-    for process in root.children(recursive=True):
-        if kind := kind_of(process, driver_pid):
-            by_kind.setdefault(kind, []).append(process)
-    if not by_kind:
-        return None
-    kind = rng.choice(sorted(by_kind))
-    return kind, rng.choice(by_kind[kind])
+def victim(root: psutil.Process, driver_pid: int, kind: str | None, rng: random.Random) -> tuple[str, psutil.Process] | None:
+    """A random living process of a kind, or of any kind; None while there is none."""
+    alive = [(k, p) for p in root.children(recursive=True) if (k := kind_of(p, driver_pid)) and kind in (k, None)]
+    return rng.choice(alive) if alive else None
 
 
 def committed(dataset: Path) -> list[str]:
     return sorted(p.stem for p in (dataset / "commits").glob("*.json"))
 
 
-def storm(command: Sequence[str], dataset: Path, videos: int, kills: int, seed: int, pause_s: float, wait_s: float) -> Storm:
+def storm(
+    command: Sequence[str], dataset: Path, videos: int, kills: int, kinds: Sequence[str], seed: int, pause_s: float, patience_s: float,
+    wait_s: float,
+) -> Storm:  # fmt: skip
     """Run `command` to its end under fire. Raises RuntimeError when it does not get there in `wait_s` seconds."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what a killed driver leaves behind stays in our tree
     rng, root, result, count = random.Random(seed), psutil.Process(), Storm(), Counter()
-    plan, started = moments(kills, videos, rng), time.monotonic()
-    next_s = 0.0
+    plan, started = moments(kills, videos, kinds, rng), time.monotonic()
+    next_s = started + rng.expovariate(1 / pause_s)
     driver: subprocess.Popen[bytes] | None = None
     shot = False
     log = dataset.with_name(dataset.name + ".storm.log")
@@ -103,13 +100,15 @@ def storm(command: Sequence[str], dataset: Path, videos: int, kills: int, seed: 
             result.starts, shot = result.starts + 1, False
         _reap(root, driver.pid)
         now = time.monotonic()
-        if plan and now >= next_s and len(committed(dataset)) >= plan[0] and (chosen := victim(root, driver.pid, rng)):
-            kind, process = chosen
-            process.kill()
-            plan.pop(0)
-            count[kind] += 1
-            shot = shot or kind == "driver"
-            next_s = now + rng.expovariate(1 / pause_s)
+        if plan and now >= next_s and len(committed(dataset)) >= plan[0][0]:
+            wanted = plan[0][1] if now < next_s + patience_s else None
+            if chosen := victim(root, driver.pid, wanted, rng):
+                kind, process = chosen
+                process.kill()
+                plan.pop(0)
+                count[kind] += 1
+                shot = shot or kind == "driver"
+                next_s = now + rng.expovariate(1 / pause_s)
         time.sleep(POLL_S)
     result.kills = {k: count[k] for k in KINDS}
     result.wall_s = time.monotonic() - started
@@ -165,7 +164,9 @@ def main() -> int:
     parser.add_argument("--videos", type=int, default=60, help="that the command renders")
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of processes to kill; without Ray: driver zygote fork")
     parser.add_argument("--pause-s", type=float, default=2.0, help="mean time between kills that are due at once")
+    parser.add_argument("--patience-s", type=float, default=30.0, help="a kill waits so long for a process of its kind, then takes any")
     parser.add_argument("--wait-s", type=float, default=7200.0, help="give up after")
     parser.add_argument("--expect", action="append", default=[], help="manifest digest, or dataset folder, of an undisturbed run")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- COMMAND …")
@@ -173,7 +174,8 @@ def main() -> int:
     command = a.command[1:] if a.command[:1] == ["--"] else a.command
     if not command:
         parser.error("give the render command after --")
-    result = audit(a.dataset, storm(command, a.dataset, a.videos, a.kills, a.seed, a.pause_s, a.wait_s))
+    result = storm(command, a.dataset, a.videos, a.kills, a.kinds, a.seed, a.pause_s, a.patience_s, a.wait_s)
+    audit(a.dataset, result)
     wrong = verdict(result, a.videos, [_digest(e) for e in a.expect])
     print(json.dumps(asdict(result) | {"wrong": wrong}, indent=1))
     return 1 if wrong else 0

@@ -119,4 +119,4 @@ def _counts(title: str, rows: list[tuple[str, Any]]) -> Table:
 
 def _worker_counts(workers: list[dict[str, Any]]) -> str:
     states = [w["state"] for w in workers]
-    return ", ".join(f"{states.count(s)} {s}" for s in ("busy", "idle", "starting") if s in states) or "no workers"
+    return ", ".join(f"{states.count(s)} {s}" for s in ("busy", "idle", "starting") if s in states) or "no workers yet"

@@ -17,17 +17,21 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_moments_are_spread_and_reproducible():
-    chosen = kill_storm.moments(60, 40, random.Random(1))
-    assert chosen == sorted(chosen) == kill_storm.moments(60, 40, random.Random(1))
-    assert len(chosen) == 60 and min(chosen) < 5 and max(chosen) > 34 and max(chosen) < 40
+    chosen = kill_storm.moments(60, 40, kill_storm.KINDS, random.Random(1))
+    assert chosen == sorted(chosen) == kill_storm.moments(60, 40, kill_storm.KINDS, random.Random(1))
+    counts = [c for c, _ in chosen]
+    assert len(chosen) == 60 and min(counts) < 5 and 34 < max(counts) < 40
+    assert {kind for _, kind in chosen} == set(kill_storm.KINDS)
 
 
 def test_kinds_of_processes():
     me = psutil.Process()
     assert kill_storm.kind_of(me, os.getpid()) == "driver"
     assert kill_storm.kind_of(me, -1) is None
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; 'zygote_child'; time.sleep(30)"])
+    code = "import time; 'zygote_child'; print(1, flush=True); time.sleep(30)"
+    sleeper = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
+        assert sleeper.stdout.readline() == b"1\n"
         assert kill_storm.kind_of(psutil.Process(sleeper.pid), -1) == "zygote"
     finally:
         sleeper.kill()
@@ -57,11 +61,11 @@ def test_audit_sees_lost_and_doubled(tmp_path):
     assert (result.videos, result.doubled, result.given_up, result.digest) == (2, 1, 1, "x")
 
 
-def rage(dataset: Path, videos: int, kills: int, *mode: str) -> dict:
+def rage(dataset: Path, videos: int, kills: int, kinds: tuple[str, ...], *mode: str) -> dict:
     calm = dataset.with_name("calm")
     subprocess.run([sys.executable, str(TARGET), str(calm), str(videos)], check=True)
     tool = [sys.executable, "-m", "benchmarks.kill_storm", "--dataset", str(dataset), "--videos", str(videos), "--kills", str(kills)]
-    options = ["--pause-s", "0.3", "--wait-s", "300", "--expect", str(calm)]
+    options = ["--pause-s", "0.3", "--wait-s", "300", "--expect", str(calm), "--kinds", *kinds]
     command = ["--", sys.executable, str(TARGET), str(dataset), str(videos), *mode]
     done = subprocess.run([*tool, *options, *command], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == ""
@@ -69,7 +73,7 @@ def rage(dataset: Path, videos: int, kills: int, *mode: str) -> dict:
 
 
 def test_small_storm_loses_nothing(tmp_path):
-    result = rage(tmp_path / "storm", 20, 8)
+    result = rage(tmp_path / "storm", 40, 8, ("driver", "zygote", "fork"))
     assert result["wrong"] == [] and result["unasked_exits"] == []
     assert sum(result["kills"].values()) == 8
     assert result["starts"] == 1 + result["kills"]["driver"]
@@ -77,6 +81,6 @@ def test_small_storm_loses_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_storm_over_ray_loses_nothing(tmp_path):
-    result = rage(tmp_path / "storm", 60, 8, "ray")
+    result = rage(tmp_path / "storm", 60, 8, kill_storm.KINDS, "ray")
     assert result["wrong"] == []
     assert sum(result["kills"].values()) == 8
