@@ -20,6 +20,7 @@ from dataengine.robot.catalogue import load_robot
 from dataengine.robot.meshes import load_link_meshes, mesh_digest
 from dataengine.scene.sample import sample_scene
 from dataengine.scene.spec import SceneSpec
+from dataengine.scene.world import link_triangles
 from dataengine.sensor.warm import warm_up
 from dataengine.store.dataset import open_dataset
 
@@ -49,6 +50,8 @@ def setup(payload: dict[str, Any]) -> "Callable[[dict[str, Any]], dict[str, Any]
     robot = load_ready_robot(spec)
     renderer = BlenderRenderer(robot.model, robot.meshes)
     stop_exr_threads()
+    for mesh in robot.meshes:
+        link_triangles(mesh).bvh.first_hit((0.0, 0.0, 0.0), ((0.0, 0.0, 1.0),))  # builds what every fork then shares
     if warm_up():
         return FreshStart()
     reproducible = not address_randomised()
@@ -57,11 +60,12 @@ def setup(payload: dict[str, Any]) -> "Callable[[dict[str, Any]], dict[str, Any]
     def handle(request: dict[str, Any]) -> dict[str, Any]:
         given = request.get("scene")
         scene = SceneSpec.model_validate(given) if given else sample_scene(spec, request["video"], robot.model)
-        video, cpu_s = render_video(scene, robot, renderer.render_video, with_assets(facts, scene))
+        rendered = render_video(scene, robot, renderer.render_video, with_assets(facts, scene))
         start = time.process_time()
-        verdict = validate_video(video, robot.model, robot.meshes)
+        verdict = validate_video(rendered.video, robot.model, robot.meshes, rendered.world)
         checked = time.process_time()
-        receipt = _commit(Path(request["dataset"]), scene, video, verdict, cpu_s | {"checks": checked - start}, reproducible)
+        cpu_s = rendered.cpu_s | {"checks": checked - start}
+        receipt = _commit(Path(request["dataset"]), scene, rendered.video, verdict, cpu_s, reproducible)
         receipt["cpu_s"]["commit"] = time.process_time() - checked  # not in the record, which is written before this is known
         return receipt
 

@@ -92,8 +92,17 @@ def world_link_poses(scene: SceneSpec, model: RobotModel) -> NDArray[np.float64]
     return np.asarray(scene.robot.T_world_base) @ forward_kinematics(model, np.asarray(scene.robot.joint_position, float))
 
 
-def render_video(scene: SceneSpec, robot: Robot, render_passes: RenderPasses, provenance: dict[str, Any]) -> tuple[Video, dict[str, float]]:
-    """Render and label one video; returns it with CPU seconds by stage."""
+@dataclass(frozen=True, eq=False)
+class Rendered:
+    """A labelled video, the ray world its labels come from, and CPU seconds by stage."""
+
+    video: Video
+    world: RayWorld
+    cpu_s: dict[str, float]
+
+
+def render_video(scene: SceneSpec, robot: Robot, render_passes: RenderPasses, provenance: dict[str, Any]) -> Rendered:
+    """Render and label one video."""
     watch = Stopwatch({})
     T_world_link = world_link_poses(scene, robot.model)
     with watch("blender"):
@@ -114,7 +123,7 @@ def render_video(scene: SceneSpec, robot: Robot, render_passes: RenderPasses, pr
         source="rendered", names=_names(scene, robot), images={n: np.stack(a) for n, a in images.items() if a}, frames=rows,
         scene=scene.model_dump(mode="json"), provenance=provenance,
     )  # fmt: skip
-    return video.check(), watch.cpu_s
+    return Rendered(video.check(), world, watch.cpu_s)
 
 
 def _frame(
@@ -148,7 +157,7 @@ def _frame(
             out["nocs"] = labels.object_coordinates(out["depth_z"], out["mask_object"], K, T_cam_object, extents)
         points = point_positions(T_world_link, robot.keypoints.link_index, robot.keypoints.offset_m)
         carriers = robot.carriers[:, np.maximum(world.link_of_mesh, 0)] & (world.link_of_mesh >= 0)
-        kp = labels.keypoints(world, points, carriers, K, T_world_cam, size)
+        kp = labels.keypoints(world, f, points, carriers, K, T_world_cam, size)
         row["link_visibility"] = labels.visible_share(out["mask_link"], 1, alone.links)
         row["object_visibility"] = labels.visible_share(out["mask_object"], 1, alone.objects)
     with watch("develop"):

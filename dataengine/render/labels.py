@@ -44,7 +44,7 @@ def silhouettes(
     """Amodal masks by ray casting each part alone; size = (height, width)."""
     groups = [np.flatnonzero(world.link_of_mesh == i).tolist() for i in range(link_count)]
     groups += [np.flatnonzero(world.instance_of_mesh == k + 1).tolist() for k in range(object_count)]
-    masks = amodal_masks(world.scene, world.T_world_mesh[frame], groups, K, T_world_cam, size[1], size[0])
+    masks = amodal_masks(world.posed(frame), world.T_world_mesh[frame], groups, K, T_world_cam, size[1], size[0])
     return Silhouettes(masks[:link_count], masks[link_count:])
 
 
@@ -86,9 +86,9 @@ class Keypoints:
 
 
 def keypoints(
-    world: RayWorld, points_world_m: NDArray, carriers: NDArray[np.bool_], K: NDArray, T_world_cam: NDArray, size: tuple[int, int]
+    world: RayWorld, frame: int, points_world_m: NDArray, carriers: NDArray[np.bool_], K: NDArray, T_world_cam: NDArray, size: tuple[int, int]
 ) -> Keypoints:
-    """Project the keypoints and test what hides them. The ray scene must be posed; size = (height, width).
+    """Project the keypoints and test what hides them; size = (height, width).
 
     `carriers` (P,M): the meshes that carry a keypoint (its link and the links on both sides of the joint), behind whose
     surface it may lie by EMBEDDED_M. Visibility is the share of 13 points within 5 mm, across the line of sight, that are
@@ -103,7 +103,7 @@ def keypoints(
     probes = (points_world_m[:, None] + offsets_world).reshape(-1, 3)
     see_through = np.repeat(carriers, len(disc), axis=0)
     own = np.full(len(probes), -1)
-    seen = point_visible(world.scene, probes, own, T_world_cam, see_through=see_through, slack_m=0.01, embedded_m=EMBEDDED_M)
+    seen = point_visible(world.posed(frame), probes, own, T_world_cam, see_through=see_through, slack_m=0.01, embedded_m=EMBEDDED_M)
     inside = camera.in_image(px, size[1], size[0])
     visibility = np.where(inside, seen.reshape(-1, len(disc)).mean(1), 0.0).astype(np.float32)
     state = np.where(inside, np.where(visibility >= 0.5, KEYPOINT_VISIBLE, KEYPOINT_OCCLUDED), KEYPOINT_OUTSIDE).astype(np.uint8)

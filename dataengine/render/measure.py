@@ -71,14 +71,14 @@ def measure_depth(
     cycles_ir: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None,
     rng: np.random.Generator,
 ) -> Measurement:
-    """Run the scene's depth sensor on `frame`, for which the ray scene must be posed. `cycles_ir`: native-size pair, if path traced."""
+    """Run the scene's depth sensor on one frame. `cycles_ir`: native-size pair, if path traced."""
     sensor, rig = scene.depth_sensor, rig_of(scene)
     pair = cycles_ir
     if pair is None and sensor.ir == "fast":
         brightest = max((light.power_w for light in scene.lights), default=1.0)
         lights = [(light.position_m, light.power_w / brightest) for light in scene.lights]
         noise = IrNoise(speckle=sensor.speckle, ambient=sensor.ambient, pattern_seed=0)
-        ir = render_ir_pair(world.scene, surfaces, rig, T_world_cam, lights, noise, rng, world.T_world_mesh[frame])
+        ir = render_ir_pair(world.posed(frame), surfaces, rig, T_world_cam, lights, noise, rng, world.T_world_mesh[frame])
         pair = (ir.left, ir.right)
     depth = None
     if sensor.model == "active_stereo" and pair is not None:
@@ -86,7 +86,7 @@ def measure_depth(
     elif sensor.model == "kinect_v1":
         depth = simulate_kinect_v1(depth_z_m, normal_cam, rig.K, rng)
     elif sensor.model == "azure_tof":
-        depth = simulate_azure_tof(depth_z_m, normal_cam, _albedo_image(world, surfaces, rig, T_world_cam), rig.K, rng)
+        depth = simulate_azure_tof(depth_z_m, normal_cam, _albedo_image(world, frame, surfaces, rig, T_world_cam), rig.K, rng)
     if depth is not None:
         depth = quantise_depth(np.where(depth <= sensor.max_depth_m, depth, 0.0))
     if pair is None:
@@ -95,6 +95,6 @@ def measure_depth(
     return Measurement(left, right, depth)
 
 
-def _albedo_image(world: RayWorld, surfaces: Sequence[IrSurface], rig: StereoRig, T_world_cam: NDArray) -> NDArray[np.float64]:
-    index = render_labels(world.scene, rig.K, T_world_cam, rig.width, rig.height).mesh_index
+def _albedo_image(world: RayWorld, frame: int, surfaces: Sequence[IrSurface], rig: StereoRig, T_world_cam: NDArray) -> NDArray[np.float64]:
+    index = render_labels(world.posed(frame), rig.K, T_world_cam, rig.width, rig.height).mesh_index
     return np.append([s.albedo for s in surfaces], 0.0)[index]

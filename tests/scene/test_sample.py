@@ -172,7 +172,7 @@ def test_occluders_hide_a_part_of_the_robot_and_not_too_much(franka_scenes, pand
             alone = scene.model_copy(update={"objects": (obj,)})
             world = build_ray_world(alone, meshes, T_world_link)
             seen = render_labels(world.posed(0), K, T_world_cam, 640, 360).mesh_index
-            amodal = amodal_masks(world.scene, world.T_world_mesh[0], [links], K, T_world_cam, 640, 360)[0]
+            amodal = amodal_masks(world.posed(0), world.T_world_mesh[0], [links], K, T_world_cam, 640, 360)[0]
             visible = (seen >= 0) & (seen < len(meshes))
             shares.append(1 - visible.sum() / amodal.sum())
     assert len(shares) >= 4 and max(shares) < 0.5
