@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.errors import AssetError, unknown_name
 from dataengine.geometry.camera import blender_camera_matrix, blender_lens, intrinsics
 from dataengine.render.blender.adapter import bpy, camera, lights, mathutils
+from dataengine.render.blender.assets import environment_path, world_folder
 from dataengine.render.blender.nodes import Graph
 from dataengine.scene.spec import Camera, Environment, Light
 
 CLIP_M = (0.01, 200.0)
 """Nearest and furthest surface the camera sees."""
-
-
-@lru_cache(maxsize=1)
-def hdri_folder() -> Path:
-    """Folder of the HDR environments inside bpy (CC0)."""
-    return Path(bpy.utils.resource_path("LOCAL")) / "datafiles" / "studiolights" / "world"
-
-
-def hdri_path(name: str) -> Path:
-    """File of a packaged environment; AssetError lists them for an unknown name."""
-    path = hdri_folder() / f"{name}.exr"
-    if not path.is_file():
-        raise AssetError(unknown_name("environment", name, sorted(p.stem for p in hdri_folder().glob("*.exr"))))
-    return path
 
 
 def preload_environments() -> None:
@@ -39,7 +23,7 @@ def preload_environments() -> None:
     Cycles reads image files with OpenEXR's thread pool, which does not survive a fork: a child would wait for ever. Images in
     memory need no reader.
     """
-    for path in sorted(hdri_folder().glob("*.exr")):
+    for path in sorted(world_folder().glob("*.exr")):
         environment_image(path.stem)
 
 
@@ -48,7 +32,7 @@ def environment_image(name: str) -> Any:
     known = bpy.data.images.get(f"hdri {name}")
     if known is not None:
         return known
-    file = bpy.data.images.load(str(hdri_path(name)))
+    file = bpy.data.images.load(str(environment_path(name)))
     width, height = file.size
     texels = np.empty(width * height * 4, np.float32)
     file.pixels.foreach_get(texels)
