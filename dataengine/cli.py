@@ -43,7 +43,7 @@ class Plan:
     set: Set = field(default_factory=tuple)
     nodes: int = 1
     cores: Annotated[int | None, arg(help="per node; default: this machine's")] = None
-    pilot: Annotated[int, arg(help="videos to measure")] = 8
+    pilot: Annotated[int, arg(help="videos to measure")] = 16
 
     def run(self) -> int:
         from dataengine.commands.plan import plan
@@ -139,6 +139,11 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point. Exit codes: 0 done, 1 the data has faults (validate, replay, quarantined videos), 2 bad input, 130 stopped."""
+    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        from dataengine import __version__
+
+        print(__version__)
+        return 0
     command: Command = tyro.cli(
         Command, prog="dataengine", description="Render, label, pack and check data for robot- and object-pose research.",
         args=arguments, config=(tyro.conf.OmitArgPrefixes,),
@@ -147,14 +152,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(stage: Callable[[], int]) -> int:
-    """Run a stage; an error that is the input's fault becomes one line on stderr."""
+    """Run a stage; an error that is the input's fault becomes one line on stderr (a bad preset: one line per mistake)."""
     try:
         return stage()
     except Interrupted as error:
         print(error, file=sys.stderr)
         return 130
     except DataEngineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(*(f"error: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,23 +7,30 @@ from pathlib import Path
 from rich.console import Console
 
 from dataengine.config.loader import load_spec
-from dataengine.config.spec import DatasetSpec
-from dataengine.errors import RenderError
+from dataengine.config.spec import DatasetSpec, LimitSpec
+from dataengine.errors import ConfigError, RenderError, SceneError, StoreError
 from dataengine.render.driver import Callbacks, GivenUp, run_units
 from dataengine.render.executor import Executor
 from dataengine.render.progress import Progress
 from dataengine.render.zygote import Recipe
+from dataengine.robot.model import RobotModel
+from dataengine.scene.sample import sample_scene
 from dataengine.store.commits import unit_name
 from dataengine.store.dataset import Dataset, open_or_create
 from dataengine.worker import load_ready_robot
+
+SCENES_TRIED = 8
 
 
 def render(preset: str, out: Path, overrides: Sequence[str], workers: int | None, serial: bool, report: bool) -> int:
     """Exit code 0, or 1 when videos were given up."""
     console = Console(highlight=False, soft_wrap=True)
+    at_least_one(workers=workers)
     spec = load_spec(preset, overrides)
     check_machine()
-    load_ready_robot(spec)  # fails early on a bad robot, and bakes its meshes before any worker reads them
+    robot = load_ready_robot(spec)  # fails early on a bad robot, and bakes its meshes before any worker reads them
+    if not (out / "dataset.json").exists():
+        check_scenes(spec, robot.model)
     dataset = open_dataset_of(spec, out, console)
     todo = dataset.pending(spec.videos)
     committed = len(dataset.videos())
@@ -31,7 +38,9 @@ def render(preset: str, out: Path, overrides: Sequence[str], workers: int | None
     if todo:
         executor = make_executor(spec, workers, serial)
         progress = Progress(len(todo), committed, spec.frames, out, console)
-        callbacks = Callbacks(request=lambda video: {"video": video, "dataset": str(dataset.path.resolve())}, quarantined=quarantine_in(dataset))
+        callbacks = Callbacks(
+            request=lambda video: {"video": video, "dataset": str(dataset.path.resolve())}, quarantined=quarantine_in(dataset)
+        )
         run_units(todo, executor, spec.limits, progress, callbacks, safe_before=committed)
     dataset.clean_staging()
     manifest = dataset.write_manifest()
@@ -39,11 +48,35 @@ def render(preset: str, out: Path, overrides: Sequence[str], workers: int | None
     console.print(f"{len(manifest['units'])} videos in {out}, manifest {manifest['digest'][:16]}")
     for unit, record in given_up.items():
         console.print(f"[red]{unit} was given up after {record['attempts']} attempts:[/] {record['reason']}")
+    if given_up:
+        console.print(f"to try them again, remove their files from {out / 'quarantine'} and run the same command")
     if report and manifest["units"]:
         from dataengine.commands.report import write_previews
 
         write_previews(dataset, console)
     return 1 if given_up else 0
+
+
+def at_least_one(**options: int | None) -> None:
+    """Raise ConfigError for a count below 1; None is left to its default."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} {value}: must be at least 1")
+
+
+def check_scenes(spec: DatasetSpec, robot: RobotModel) -> None:
+    """Raise what stands in the way of every scene (a camera that never sees the robot, a broken mesh) before anything is
+    written or started. One good scene among the first few is enough: single videos that fail are quarantined later."""
+    failed: SceneError | None = None
+    for video in range(min(spec.videos, SCENES_TRIED)):
+        try:
+            sample_scene(spec, video, robot)
+        except SceneError as error:
+            failed = error
+        else:
+            return
+    if failed is not None:
+        raise SceneError(f"none of the first {min(spec.videos, SCENES_TRIED)} scenes can be sampled; {failed}")
 
 
 def check_machine() -> None:
@@ -57,6 +90,12 @@ def check_machine() -> None:
 def open_dataset_of(spec: DatasetSpec, out: Path, console: Console) -> Dataset:
     """Open or create the dataset folder, take back what is damaged, remove what dead workers left."""
     identity = spec.model_dump(mode="json", exclude={"videos", "limits"})
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(f"cannot create {out}: {error.strerror}; choose another output folder with --out") from None
+    except OSError:
+        pass  # the store knows what to say
     dataset = open_or_create(out, identity, spec.digest(), spec.name, planned=spec.videos)
     dataset.clean_staging()
     for damage in dataset.check_existing():
@@ -66,7 +105,9 @@ def open_dataset_of(spec: DatasetSpec, out: Path, console: Console) -> Dataset:
 
 def make_executor(spec: DatasetSpec, workers: int | None, serial: bool) -> Executor:
     """Zygotes of this process, or Ray actors: on the cluster that RAY_ADDRESS names, else on this machine."""
-    recipe = Recipe("dataengine.worker:setup", {"spec": spec.model_dump_json()})
+    # what changes no pixel stays out, so that it cannot change the worker's memory history either
+    identity = spec.model_copy(update={"videos": 1, "limits": LimitSpec()})
+    recipe = Recipe("dataengine.worker:setup", {"spec": identity.model_dump_json()})
     if serial:
         from dataengine.render.serial import SerialExecutor
 
@@ -89,5 +130,8 @@ def banner(console: Console, spec: DatasetSpec, out: Path, todo: int, committed:
     """What is about to happen."""
     camera = f"{spec.camera.width}×{spec.camera.height}"
     console.print(f"[bold]{spec.name}[/] · spec {spec.digest()[:12]} · {spec.robot.name} · {camera} · {spec.frames} frames a video")
+    if not todo:
+        console.print(f"nothing to render: {committed} of {spec.videos} videos are in {out}")
+        return
     already = f", {committed} of {spec.videos} already done" if committed else ""
     console.print(f"{todo} videos to render into {out}{already}; Ctrl-C is safe, the same command goes on")
