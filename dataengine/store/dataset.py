@@ -6,7 +6,10 @@
     commits/<unit>.json               created once: this shard IS video <unit>
     quarantine/<unit>.json            videos given up, with the reason
     damaged/                          what a check moved aside
-    manifest.json                     fold of the commits, replaced atomically
+    manifests/<digest>.json           every version: a fold of the commits; never changes
+    refs/heads/, refs/tags/           which version is current, and how it came about (`store.versions`)
+    manifest.json                     copy of the current version, for tools that read one file
+    specs/<digest>.json               specs of datasets whose videos were taken over (only then)
 
 Execution is at-least-once (workers die, units run twice); the visible effect is exactly-once, because a shard appears by
 one rename of a synced folder and counts only through a commit record that the first writer creates. Any process may be
@@ -24,12 +27,15 @@ from typing import Any
 from dataengine.errors import StoreError
 from dataengine.record.video import Video
 from dataengine.store import files
+from dataengine.store.backend import LocalBackend
 from dataengine.store.commits import CommitRecord, commit_bytes, describe_shard, fold, manifest_digest, read_commit, shard_name, unit_name
+from dataengine.store.packs import open_unit, verify_packs
 from dataengine.store.shard import SCHEMA_VERSION, ShardReader, newer_schema, shard_digest, write_shard
 from dataengine.store.verify import Finding, check_indices, compare_files, verify_shard
+from dataengine.store.versions import advance, load_manifest, read_log
 
 FORMAT = "dataengine dataset"
-FOLDERS = ("staging", "shards", "commits", "quarantine")
+FOLDERS = ("staging", "shards", "commits", "quarantine", "manifests", "refs", "refs/heads", "refs/tags")
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class Dataset:
     spec: dict[str, Any]
     spec_digest: str
     planned: int | None = None
+
+    @property
+    def backend(self) -> LocalBackend:
+        """The folder as a place for objects."""
+        return LocalBackend(self.path)
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
@@ -79,6 +90,8 @@ class Dataset:
                 files.move_to_free_name(target, self.path / "damaged")
             if target.exists():
                 shutil.rmtree(staged)
+                for path in target.rglob("*"):
+                    os.utime(path)  # fresh again: a garbage collection that runs now must not take it
             else:
                 self._rename_shard(staged, target)
             files.sync(target.parent)
@@ -135,13 +148,17 @@ class Dataset:
         """Take a unit out of quarantine, so that it is pending again."""
         (self.path / "quarantine" / f"{unit}.json").unlink(missing_ok=True)
 
-    def write_manifest(self) -> dict[str, Any]:
-        """Fold the commits into `manifest.json`; returns the manifest."""
-        manifest = fold(self.name, self.spec_digest, self.committed().values())
+    def write_manifest(self, verb: str = "render", note: str = "") -> dict[str, Any]:
+        """Fold the commits into a new version of branch `main`, by compare-and-swap; returns the manifest."""
+
+        def build(current: dict[str, Any] | None) -> dict[str, Any]:
+            placed = {entry["unit"]: entry for entry in current["units"]} if current else {}
+            return fold(self.name, self.spec_digest, self.committed().values(), placed)
+
         with self.counting_safe():
-            files.replace(self.path / "manifest.json", files.json_bytes(manifest), self.path / "staging")
-        # Another process may have committed meanwhile and seen its newer fold replaced by ours: then fold again.
-        return manifest if len(self.videos()) == len(manifest["units"]) else self.write_manifest()
+            manifest = advance(self.backend, build, verb, note)
+        # Another process may have committed between our fold and its own, which then found nothing new: fold again.
+        return manifest if len(self.videos()) == len(manifest["units"]) else self.write_manifest(verb, note)
 
     def clean_staging(self, everything: bool = False) -> list[str]:
         """Remove attempts of processes of this host that have ended, or all where the caller knows that nobody works."""
@@ -162,14 +179,16 @@ class Dataset:
         """
         damages = [self._take_back(unit, found) for unit, found in self.verify(full).items()]
         if damages and (self.path / "manifest.json").exists():
-            self.write_manifest()
+            self.write_manifest("take back", ", ".join(d.unit for d in damages))
         return damages
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def verify(self, full: bool = True) -> dict[str, tuple[Finding, ...]]:
         """{unit: findings} of every damaged committed video. Changes nothing."""
-        found = {unit: tuple(self._findings(unit, full)) for unit in self.videos()}
+        moved = {unit: e for unit, e in self.packed().items() if not self._own_shard(unit)}
+        in_packs = verify_packs(self.path, moved.values(), full)
+        found = {unit: tuple(in_packs.get(unit, ()) if unit in moved else self._findings(unit, full)) for unit in self.videos()}
         return {unit: findings for unit, findings in found.items() if findings}
 
     def videos(self) -> list[str]:
@@ -198,8 +217,18 @@ class Dataset:
         return read_commit(self._commit_path(unit))
 
     def reader(self, video: int) -> ShardReader:
-        """Lazy reader of one committed video. Raises StoreError when there is none."""
-        return ShardReader(self.path / "shards" / self.record(video).shard)
+        """Lazy reader of one committed video, in its own shard or in a pack. Raises StoreError when there is none."""
+        record = self.record(video)
+        shard = self.path / "shards" / record.shard
+        if not shard.is_dir() and (entry := self.packed().get(record.unit)):
+            return open_unit(self.path, entry)
+        return ShardReader(shard)
+
+    def packed(self) -> dict[str, dict[str, Any]]:
+        """{unit: manifest entry} of the committed videos that the current version keeps in packs."""
+        log = read_log(self.backend)
+        units = load_manifest(self.backend, log[-1]["manifest"])["units"] if log else ()
+        return {entry["unit"]: entry for entry in units if "start" in entry}
 
     def manifest(self) -> dict[str, Any]:
         """The manifest as last written. Raises StoreError when it is missing, damaged or of a newer release."""
@@ -223,6 +252,9 @@ class Dataset:
 
     def _commit_path(self, unit: str) -> Path:
         return self.path / "commits" / f"{unit}.json"
+
+    def _own_shard(self, unit: str) -> bool:
+        return any((self.path / "shards").glob(f"{unit}-*"))
 
     def _available(self) -> str:
         units = self.videos()
