@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from dataengine.convert.disk import Array, ConvertError, read_json
+from dataengine.convert import disk
+from dataengine.convert.common import finite
+from dataengine.convert.disk import Array, ConvertError
 from dataengine.geometry import camera
+from dataengine.record.video import Video
 
 FILE = "_camera_settings.json"
 
@@ -24,6 +27,18 @@ def settings_json(K: Array, size: tuple[int, int]) -> dict[str, Any]:
     return {"camera_settings": [{"name": "camera", "intrinsic_settings": intrinsic, "captured_image_size": captured}]}
 
 
+def write_settings(video: Video, folder: Path) -> None:
+    """Write the folder's one settings file. ConvertError when the camera differs between frames or from the videos before."""
+    path = folder / FILE
+    K = np.asarray(finite(video.frames["K"], "the camera matrix"))
+    if len(K) == 0:
+        raise ConvertError("a video without frames cannot be exported")
+    settings = settings_json(K[0], video.size)
+    if np.ptp(K, axis=0).any() or (path.exists() and disk.read_json(path) != settings):
+        raise ConvertError(f"{FILE} holds one camera, these frames have several; export each camera to a folder of its own")
+    disk.write_json(path, settings)
+
+
 def find_intrinsics(folder: Path, top: Path, size: tuple[int, int]) -> Array | None:
     """K for images of `size` (h,w), from the nearest settings file of `folder` … `top`; None when there is none or it is empty.
 
@@ -32,7 +47,7 @@ def find_intrinsics(folder: Path, top: Path, size: tuple[int, int]) -> Array | N
     for place in (folder, *folder.parents):
         path = place / FILE
         if path.is_file() and path.read_bytes().strip() not in (b"", b"{}", b"[]"):
-            return _scaled(_first_camera(read_json(path), path), size, path)
+            return _scaled(_first_camera(disk.read_json(path), path), size, path)
         if place == top:
             return None
     return None

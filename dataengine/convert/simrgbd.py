@@ -53,7 +53,7 @@ def export_simrgbd(videos: Iterable[Video], out: Path) -> int:
         where = out / (f"{count:05d}" if video.source == "rendered" else f"{count + 1}_sequence")
         links = _part_links(video)
         top = out if video.source == "rendered" else where
-        _write_camera(video, top)
+        camera_settings.write_settings(video, top)
         for f in range(video.frame_count):
             if video.source == "rendered":
                 _write_synthetic(video, links, f, where / f"{f:04d}_", count)
@@ -70,17 +70,6 @@ def _part_links(video: Video) -> list[int]:
     if missing:
         raise ConvertError(f"the SimRGBD layout holds the Franka Panda with hand; this video's robot has no link {missing[0]}")
     return [video.names.links.index(name) for name in LINKS if name in video.names.links]
-
-
-def _write_camera(video: Video, folder: Path) -> None:
-    path = folder / camera_settings.FILE
-    K = np.asarray(finite(video.frames["K"], "the camera matrix"))
-    if np.ptp(K, axis=0).any():
-        raise ConvertError("the SimRGBD layout has one camera matrix for all frames; in this video it changes")
-    settings = camera_settings.settings_json(K[0], video.size)
-    if path.exists() and disk.read_json(path) != settings:
-        raise ConvertError("the SimRGBD layout has one camera matrix for all videos; these differ, export them to separate folders")
-    disk.write_json(path, settings)
 
 
 def _write_synthetic(video: Video, links: list[int], f: int, prefix: Path, scene: int) -> None:

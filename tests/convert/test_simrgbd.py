@@ -40,14 +40,16 @@ def test_opencv_reads_what_the_published_loaders_expect(exported, video):
     assert mask.dtype == np.float32
     expected = part_ids(video)[1]
     assert np.array_equal(mask[..., 2], np.where(expected > 0, expected / np.float32(255), 1).astype(np.float32))
-    assert np.array_equal((mask[..., 2] * 255).astype(np.uint8), np.where(expected > 0, expected, 255)), "truncating readers get the ids too"
+    # truncating readers get the ids too
+    assert np.array_equal((mask[..., 2] * 255).astype(np.uint8), np.where(expected > 0, expected, 255))
     assert np.float32(11 / 255) in mask[..., 2] and f"{np.float32(11 / 255):.10f}" == "0.0431372561"
     depth = cv2.imread(prefix + "depth_60.exr", cv2.IMREAD_UNCHANGED)
     assert depth.dtype == np.float32 and np.array_equal(depth[..., 0], video.images["depth_z"][1])
     measured = cv2.imread(prefix + "simDepthImage.exr", cv2.IMREAD_UNCHANGED)
     assert np.ptp(measured, axis=2).max() == 0
     truth = video.images["depth_sim"][1]
-    assert np.array_equal(measured[..., 0] == np.float32(-0.001), truth == 0) and np.array_equal(measured[truth > 0][:, 1], truth[truth > 0])
+    assert np.array_equal(measured[..., 0] == np.float32(-0.001), truth == 0)
+    assert np.array_equal(measured[truth > 0][:, 1], truth[truth > 0])
     assert np.array_equal(cv2.imread(prefix + "color.png")[..., ::-1], video.images["rgb"][1])
 
 
@@ -57,7 +59,8 @@ def test_meta_has_the_odd_keys_and_projects_back(exported, video):
     meta, row = meta[0], video.frames[2]
     assert list(meta) == ["SCENE_NUM", "FRAME NUM", "ROBOT NAME", "keypoints", "joints", "joints_3n_fixed_42"]
     assert meta["FRAME NUM"] == 2 and meta["ROBOT NAME"] == "Franka_Emika_Panda"
-    assert [k["Name"] for k in meta["keypoints"]] == [*(f"Link{i}" for i in range(8)), "panda_hand", "panda_finger_joint1", "panda_finger_joint2"]
+    links = [f"Link{i}" for i in range(8)]
+    assert [k["Name"] for k in meta["keypoints"]] == [*links, "panda_hand", "panda_finger_joint1", "panda_finger_joint2"]
     assert [k["Part ID"] for k in meta["keypoints"]] == [str(i) for i in range(1, 12)]
     assert [j["Name"] for j in meta["joints"]] == [*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1"]
     points = np.array([j["location_wrt_cam"] for j in meta["joints_3n_fixed_42"]])
@@ -117,7 +120,9 @@ def test_real_layout_has_millimetres_and_inverted_masks(tmp_path, video):
 # ---- hand-written folders --------------------------------------------------------------------------------------------
 
 
-def write_scene(root, keypoints=11, rotation_key="R2C_mat", hand="panda_hand", size=(90, 160), frames=(0, 1, 2, 3, 4, 5), half=False, split=False):
+def write_scene(
+    root, keypoints=11, rotation_key="R2C_mat", hand="panda_hand", size=(90, 160), frames=(0, 1, 2, 3, 4, 5), half=False, split=False
+):
     """A folder in the released layout from the description alone."""
     names = [*(f"Link{i}" for i in range(8)), hand, "panda_finger_joint1", "panda_finger_joint2"][:keypoints]
     mask = np.ones((*size, 3), np.float32)
@@ -149,7 +154,9 @@ def write_scene(root, keypoints=11, rotation_key="R2C_mat", hand="panda_hand", s
     return mask
 
 
-@pytest.mark.parametrize("variant", [{}, {"half": True}, {"rotation_key": "R2C Mat", "hand": "Panda_hand", "keypoints": 9}, {"split": True}])
+@pytest.mark.parametrize(
+    "variant", [{}, {"half": True}, {"rotation_key": "R2C Mat", "hand": "Panda_hand", "keypoints": 9}, {"split": True}]
+)
 def test_folders_in_circulation(tmp_path, variant):
     mask = write_scene(tmp_path, **variant)
     first, second = import_simrgbd(tmp_path)

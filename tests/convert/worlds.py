@@ -26,12 +26,14 @@ def _blocks(rng: np.random.Generator, values, frames: int) -> np.ndarray:
 
 def _images(rng: np.random.Generator, frames: int) -> dict[str, np.ndarray]:
     shape = (frames, HEIGHT, WIDTH)
-    depth = (rng.integers(1, 60_000, shape) * DEPTH_QUANTUM_M).astype(np.float32)
+    depth = (rng.integers(1_700, 60_000, shape) * DEPTH_QUANTUM_M).astype(np.float32)
     depth[:, :3] = 0
     measured = np.where(rng.random(shape) < 0.2, 0, depth + np.float32(0.01)).astype(np.float32)
     link = _blocks(rng, PARTS, frames).astype(np.uint8)
     thing = np.where(link > 0, 0, _blocks(rng, (0, 1, 2, 254, 255), frames)).astype(np.uint8)
-    amodal = sum((((thing == k + 1) | (_blocks(rng, (0, 1), frames) > 0)).astype(np.uint32) << k for k in range(2)), np.zeros(shape, np.uint32))
+    amodal = np.zeros(shape, np.uint32)
+    for k in range(2):
+        amodal |= ((thing == k + 1) | (_blocks(rng, (0, 1), frames) > 0)).astype(np.uint32) << k
     seen = (thing > 0) & (thing < 3)
     normal = rng.normal(size=(*shape, 3))
     normal = np.round(127 * normal / np.linalg.norm(normal, axis=-1, keepdims=True)).astype(np.int8)
@@ -61,7 +63,8 @@ def panda_video(seed: int = 0, frames: int = 3) -> Video:
     )  # fmt: skip
     rows = np.zeros(frames, frame_dtype(panda.dof, len(panda.links), len(points), len(THINGS)))
     T_world_cam = se3.look_at(np.array([1.3, 0.3, 0.7]) + rng.uniform(-0.1, 0.1, 3), (0.1, 0.0, 0.35))
-    T_world_things = [se3.make(se3.rotation_from_axis_angle((0, 0, 1), rng.uniform(-3, 3)), (0.4, y, s[2] / 2)) for y, (_, _, s) in zip((-0.3, 0.0, 0.3), THINGS, strict=True)]  # fmt: skip
+    turns = [se3.rotation_from_axis_angle((0, 0, 1), rng.uniform(-3, 3)) for _ in THINGS]
+    T_world_things = [se3.make(R, (0.4, 0.3 * k - 0.3, s[2] / 2)) for k, (R, (_, _, s)) in enumerate(zip(turns, THINGS, strict=True))]
     q0 = rng.uniform(panda.q_lower, panda.q_upper)
     for f, row in enumerate(rows):
         q = q0 + 0.01 * f
