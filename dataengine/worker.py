@@ -72,7 +72,9 @@ def setup(payload: dict[str, Any]) -> "Callable[[dict[str, Any]], dict[str, Any]
     return handle
 
 
-def _commit(folder: Path, scene: SceneSpec, video: Video, verdict: Validation, cpu_s: dict[str, float], reproducible: bool) -> dict[str, Any]:
+def _commit(
+    folder: Path, scene: SceneSpec, video: Video, verdict: Validation, cpu_s: dict[str, float], reproducible: bool
+) -> dict[str, Any]:
     if verdict.violations:
         first = "; ".join(str(v) for v in verdict.violations[:3])
         raise LabelError(f"video {scene.video}: {verdict.verdict()}: {first}")

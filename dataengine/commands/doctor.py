@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dataengine import __version__
 from dataengine.render.zygote_child import address_randomised
-from dataengine.robot.meshes import default_cache_dir
+from dataengine.robot.cache import default_cache_dir
 
 PACKAGES = (
     "bpy", "blenderproc", "numpy", "opencv-python-headless", "numba", "embreex", "trimesh", "zarr", "numcodecs", "ray", "pyarrow",
@@ -35,12 +35,13 @@ def doctor() -> int:
 
 def findings() -> list[tuple[str, str, str]]:
     """(what, value, problem or '')."""
+    memory = psutil.virtual_memory().total
     rows = [
         ("dataengine", __version__, ""),
         ("Python", platform.python_version(), "" if sys.version_info[:2] == (3, 11) else "Blender's module needs Python 3.11"),
         ("system", platform.platform(), "" if sys.platform == "linux" else "rendering needs Linux"),
         ("processors", f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}", ""),
-        ("memory", f"{psutil.virtual_memory().total / 1e9:.0f} GB", "" if psutil.virtual_memory().total > 2e9 else "a worker needs about 1 GB"),
+        ("memory", f"{memory / 1e9:.0f} GB", "" if memory > 2e9 else "a worker needs about 1 GB"),
     ]
     rows += [(name, *_package(name)) for name in PACKAGES]
     rows.append(_blender_libraries())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dataengine.commands.render import check_machine, make_executor, open_dataset_of
+from dataengine.commands.render import at_least_one, check_machine, check_scenes, make_executor, open_dataset_of
 from dataengine.config.loader import load_spec
 from dataengine.render.driver import Callbacks, run_units
 from dataengine.render.plan import forecast, forecast_table, pilot_of, pilot_videos
@@ -18,9 +18,10 @@ from dataengine.worker import load_ready_robot
 def plan(preset: str, overrides: Sequence[str], nodes: int, cores: int | None, pilot: int) -> int:
     """Render `pilot` videos spread over the preset into a scratch folder and print what all of them would cost."""
     console = Console(highlight=False, soft_wrap=True)
+    at_least_one(nodes=nodes, cores=cores, pilot=pilot)
     spec = load_spec(preset, overrides)
     check_machine()
-    load_ready_robot(spec)
+    check_scenes(spec, load_ready_robot(spec).model)
     chosen = pilot_videos(spec.videos, pilot)
     console.print(f"measuring {len(chosen)} of {spec.videos} videos of {spec.name} …")
     with tempfile.TemporaryDirectory(prefix="dataengine-plan-") as scratch:

@@ -76,7 +76,8 @@ def check_scenes(spec: DatasetSpec, robot: RobotModel) -> None:
         else:
             return
     if failed is not None:
-        raise SceneError(f"none of the first {min(spec.videos, SCENES_TRIED)} scenes can be sampled; {failed}")
+        tried = "the only scene cannot" if spec.videos == 1 else f"none of the first {min(spec.videos, SCENES_TRIED)} scenes can"
+        raise SceneError(f"{tried} be sampled; {failed}")
 
 
 def check_machine() -> None:

@@ -29,7 +29,9 @@ def replay(folder: Path, video: int, frame: int | None, out: Path | None) -> int
     with tempfile.TemporaryDirectory(prefix="dataengine-replay-") as scratch:
         again = open_or_create(Path(scratch) / "dataset", dataset.spec, dataset.spec_digest, dataset.name)
         with Zygote(Recipe("dataengine.worker:setup", {"spec": spec.model_dump_json()})) as zygote:
-            outcome = zygote.run({"video": video, "dataset": str(again.path), "scene": old.scene}, spec.limits.wall_s, spec.limits.memory_mb)
+            outcome = zygote.run(
+                {"video": video, "dataset": str(again.path), "scene": old.scene}, spec.limits.wall_s, spec.limits.memory_mb
+            )
         if outcome.status != "ok":
             raise RenderError(f"the replay of video {video} failed: {outcome.reason}")
         with again.reader(video) as reader:

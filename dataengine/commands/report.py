@@ -36,7 +36,11 @@ def write_previews(dataset: Dataset, console: Console) -> None:
         write_movie(previews / f"{record.unit}.mp4", video)
     save_png(previews / "strip.png", dataset_strip(read_videos(dataset, [r.video for r in shown[:4]])))
     page = write_report(
-        dataset.path / "report.html", report_info(dataset), whole_coverage(dataset), read_videos(dataset, [r.video for r in shown]), MAX_PREVIEWS
+        dataset.path / "report.html",
+        report_info(dataset),
+        whole_coverage(dataset),
+        read_videos(dataset, [r.video for r in shown]),
+        MAX_PREVIEWS,
     )
     if console.is_terminal and shown:
         from dataengine.view.terminal import half_blocks
@@ -77,5 +81,3 @@ def report_info(dataset: Dataset) -> ReportInfo:
         name=dataset.name, location=str(dataset.path), spec_digest=dataset.spec_digest, checks=checks, versions=versions,
         stage_cpu_s=dict(stages), quarantined=dict(reasons),
     )  # fmt: skip
-
-

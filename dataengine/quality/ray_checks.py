@@ -85,7 +85,11 @@ def _depth(depth_z_m: NDArray, cast: CastFrame, same: NDArray[np.bool_]) -> list
     out = [] if fine else [f"99 % within {p99:.2f} times the tolerance, {bad:.3%} beyond ten times"]
     smooth = surface & ~cast.rim & (cv2.dilate(true_m, _NEIGHBOURS) - cv2.erode(true_m, _NEIGHBOURS) < SMOOTH_RANGE_M)
     wrong = int((excess[smooth] > SMOOTH_FACTOR).sum())
-    return out + ([f"{wrong} pixels of smooth surfaces are off by more than {SMOOTH_FACTOR:g} times the tolerance"] if wrong > MAX_SMOOTH_WRONG else [])
+    return out + (
+        [f"{wrong} pixels of smooth surfaces are off by more than {SMOOTH_FACTOR:g} times the tolerance"]
+        if wrong > MAX_SMOOTH_WRONG
+        else []
+    )
 
 
 def _normals(normals: NDArray[np.int8], cast: CastFrame, surface: NDArray[np.bool_]) -> list[str]:

@@ -55,9 +55,7 @@ def visible_share(visible_id: NDArray, first_id: int, amodal: NDArray[np.bool_])
     return np.where(alone > 0, np.minimum(seen / np.maximum(alone, 1), 1.0), 0.0).astype(np.float32)
 
 
-def object_coordinates(
-    depth_z_m: NDArray, mask_object: NDArray, K: NDArray, T_cam_object: NDArray, size_m: NDArray
-) -> NDArray[np.uint16]:
+def object_coordinates(depth_z_m: NDArray, mask_object: NDArray, K: NDArray, T_cam_object: NDArray, size_m: NDArray) -> NDArray[np.uint16]:
     """NOCS map (H,W,3): the visible point in its object's bounding box, 0…1 per axis as uint16; 0 elsewhere.
 
     Box-centred: coordinate = p_object / size + 1/2. T_cam_object (N,4,4), size_m (N,3) for instances 1 … N.
@@ -86,7 +84,13 @@ class Keypoints:
 
 
 def keypoints(
-    world: RayWorld, frame: int, points_world_m: NDArray, carriers: NDArray[np.bool_], K: NDArray, T_world_cam: NDArray, size: tuple[int, int]
+    world: RayWorld,
+    frame: int,
+    points_world_m: NDArray,
+    carriers: NDArray[np.bool_],
+    K: NDArray,
+    T_world_cam: NDArray,
+    size: tuple[int, int],
 ) -> Keypoints:
     """Project the keypoints and test what hides them; size = (height, width).
 

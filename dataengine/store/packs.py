@@ -127,13 +127,19 @@ def digest_of_bytes(files: Mapping[str, bytes]) -> str:
     return digest_of_files({name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()})
 
 
+def split_index(tail: bytes, count: int) -> list[tuple[int, int]] | None:
+    """(offset, length) per frame from the end of a shard file of `count` frames; None when it fails its crc32c."""
+    tail = tail[-(16 * count + 4) :]
+    if len(tail) < 16 * count + 4 or crc32c(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+        return None
+    return [(offset, length) for offset, length in np.frombuffer(tail[:-4], "<u8").reshape(count, 2).tolist()]
+
+
 def split_chunks(data: bytes, count: int, where: str) -> list[bytes]:
-    """Encoded inner chunks of a shard file of `count` frames."""
-    tail = 16 * count + 4
-    index = data[-tail:-4]
-    if len(data) < tail or crc32c(index) != int.from_bytes(data[-4:], "little"):
+    """Encoded inner chunks of a shard file of `count` frames. Raises StoreError for a damaged or incomplete one."""
+    rows = split_index(data, count)
+    if rows is None:
         raise StoreError(f"{where}: the index fails its crc32c; run `ds verify` and `ds repair` first")
-    rows = np.frombuffer(index, "<u8").reshape(count, 2).tolist()
     if any(offset == MISSING for offset, _ in rows):
         raise StoreError(f"{where}: a frame was never written; run `ds verify` and `ds repair` first")
     return [data[offset : offset + length] for offset, length in rows]

@@ -44,7 +44,9 @@ def test_the_papers_halving_slip_is_not_ours():
 
 
 def test_crop_moves_the_principal_point():
-    np.testing.assert_allclose(camera.project(camera.crop_intrinsics(K, 10, 20), (0.1, 0.2, 1)), camera.project(K, (0.1, 0.2, 1)) - (10, 20))
+    np.testing.assert_allclose(
+        camera.project(camera.crop_intrinsics(K, 10, 20), (0.1, 0.2, 1)), camera.project(K, (0.1, 0.2, 1)) - (10, 20)
+    )
 
 
 @given(st.floats(0.3, 6))

@@ -134,9 +134,7 @@ def test_cluster_gone_says_what_is_safe(tmp_path):
     script = Script(lambda unit, n: ClusterGone("the Ray cluster at h:1 went away") if unit == 3 else OK, workers=("a",))
     with pytest.raises(RenderError) as error:
         run(script, range(6), tmp_path, safe_before=4)
-    assert str(error.value) == (
-        "the Ray cluster at h:1 went away; 7 of 10 videos are safe; start it again and run the same command"
-    )
+    assert str(error.value) == ("the Ray cluster at h:1 went away; 7 of 10 videos are safe; start it again and run the same command")
     assert read_status(tmp_path)["state"] == "failed"
 
 
@@ -173,9 +171,7 @@ def test_real_workers_write_everything_once(tmp_path, workers):
 
 def test_real_poison_among_real_videos(tmp_path):
     given_up = []
-    result = run(
-        SerialExecutor(RECIPE, 2), range(8), request=requests(tmp_path, poison=[3], unsampleable=[5]), quarantined=given_up.append
-    )
+    result = run(SerialExecutor(RECIPE, 2), range(8), request=requests(tmp_path, poison=[3], unsampleable=[5]), quarantined=given_up.append)
     assert written(tmp_path) == sorted(result.receipts) == [0, 1, 2, 4, 6, 7]
     assert {g.unit: g.reason for g in given_up} == {
         3: "died of SIGSEGV",

@@ -161,9 +161,7 @@ def test_setup_that_filled_a_cache_is_started_again(tmp_path):
 
 def test_module_that_had_to_be_compiled_means_a_second_start(tmp_path):
     starts = tmp_path / "starts"
-    (tmp_path / "fresh.py").write_text(
-        f"open({str(starts)!r}, 'a').write('start ')\ndef make(payload):\n    return lambda request: {{}}\n"
-    )
+    (tmp_path / "fresh.py").write_text(f"open({str(starts)!r}, 'a').write('start ')\ndef make(payload):\n    return lambda request: {{}}\n")
     recipe = Recipe("fresh:make", python_path=(str(tmp_path),))
     with Zygote(recipe) as z:
         assert starts.read_text() == "start start "

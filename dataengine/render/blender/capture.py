@@ -25,14 +25,14 @@ _render_unhooked = cycles.CyclesRender.render
 
 def _render_and_keep(engine: Any, depsgraph: Any) -> None:
     _render_unhooked(engine, depsgraph)
-    for layer in engine.get_result().layers:
+    result = engine.get_result()
+    for layer in result.layers:
         for render_pass in layer.passes:
             if render_pass.name in _wanted:
-                _captured[render_pass.name] = _pixels(render_pass, engine)
+                _captured[render_pass.name] = _pixels(render_pass, result.resolution_x, result.resolution_y)
 
 
-def _pixels(render_pass: Any, engine: Any) -> NDArray[np.float32]:
-    width, height = engine.resolution_x, engine.resolution_y
+def _pixels(render_pass: Any, width: int, height: int) -> NDArray[np.float32]:
     flat = np.empty(width * height * render_pass.channels, np.float32)
     render_pass.rect.foreach_get(flat)
     return flat.reshape(height, width, render_pass.channels)[::-1].copy()
