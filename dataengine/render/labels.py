@@ -51,7 +51,7 @@ def silhouettes(
 def visible_share(visible_id: NDArray, first_id: int, amodal: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Visible over amodal pixels for the parts whose ids are first_id, first_id + 1, …; 0 for a part with no amodal pixel."""
     seen = np.bincount(visible_id.ravel(), minlength=256)[first_id : first_id + len(amodal)]
-    alone = amodal.reshape(len(amodal), -1).sum(1)
+    alone = amodal.sum((1, 2))
     return np.where(alone > 0, np.minimum(seen / np.maximum(alone, 1), 1.0), 0.0).astype(np.float32)
 
 
