@@ -62,7 +62,7 @@ def panda_video(seed: int = 0, frames: int = 3) -> Video:
         tuple(f"thing.{k}.{shape}" for k, (shape, _, _) in enumerate(THINGS)),
     )  # fmt: skip
     rows = np.zeros(frames, frame_dtype(panda.dof, len(panda.links), len(points), len(THINGS)))
-    T_world_cam = se3.look_at(np.array([1.3, 0.3, 0.7]) + rng.uniform(-0.1, 0.1, 3), (0.1, 0.0, 0.35))
+    T_world_cam = se3.look_at(np.array([1.3, 0.3, 0.7]) + rng.uniform(-0.1, 0.1, 3), (0.1, 0.0, 0.7))
     turns = [se3.rotation_from_axis_angle((0, 0, 1), rng.uniform(-3, 3)) for _ in THINGS]
     T_world_things = [se3.make(R, (0.4, 0.3 * k - 0.3, s[2] / 2)) for k, (R, (_, _, s)) in enumerate(zip(turns, THINGS, strict=True))]
     q0 = rng.uniform(panda.q_lower, panda.q_upper)
