@@ -32,7 +32,7 @@ from dataengine.store.commits import CommitRecord, commit_bytes, describe_shard,
 from dataengine.store.packs import open_unit, verify_packs
 from dataengine.store.shard import SCHEMA_VERSION, ShardReader, newer_schema, shard_digest, write_shard
 from dataengine.store.verify import Finding, check_indices, compare_files, verify_shard
-from dataengine.store.versions import advance, load_manifest, read_log
+from dataengine.store.versions import advance, is_sealed, load_manifest, read_log, sealed
 
 FORMAT = "dataengine dataset"
 FOLDERS = ("staging", "shards", "commits", "quarantine", "manifests", "refs", "refs/heads", "refs/tags")
@@ -56,6 +56,8 @@ class Dataset:
     spec: dict[str, Any]
     spec_digest: str
     planned: int | None = None
+    derived: dict[str, Any] | None = None
+    """How a subset or merge came about; None for a dataset that is rendered or imported."""
 
     @property
     def backend(self) -> LocalBackend:
@@ -306,16 +308,26 @@ def open_dataset(path: str | Path) -> Dataset:
     if not where.is_file():
         raise StoreError(f"{root} is not a dataset: it holds no dataset.json")
     head = files.read_json(where, "the head of a dataset; restore it from a copy")
+    check_head(head, str(root))
+    return Dataset(root, head["name"], head["spec"], head["spec_digest"], derived=head.get("derived"))
+
+
+def check_head(head: dict[str, Any], where: str) -> None:
+    """Raise StoreError unless `head` is an undamaged dataset.json of this or an older release."""
     if head.get("format") != FORMAT or not isinstance(head.get("schema_version"), int):
-        raise StoreError(f"{where} is not the head of a dataset of this project")
+        raise StoreError(f"{where}/dataset.json is not the head of a dataset of this project")
     if head["schema_version"] > SCHEMA_VERSION:
-        raise StoreError(newer_schema(root, head["schema_version"]))
-    return Dataset(root, head["name"], head["spec"], head["spec_digest"])
+        raise StoreError(newer_schema(Path(where), head["schema_version"]))
+    if "checksum" in head and not is_sealed(head):
+        raise StoreError(f"{where}/dataset.json is damaged (its checksum does not fit); restore it from a copy")
 
 
-def open_or_create(path: str | Path, spec_identity: dict[str, Any], digest: str, name: str, planned: int | None = None) -> Dataset:
+def open_or_create(
+    path: str | Path, spec_identity: dict[str, Any], digest: str, name: str, planned: int | None = None, derived: dict[str, Any] | None = None
+) -> Dataset:
     """Open the dataset of exactly this spec for writing, creating it where the folder is new, empty or half-created.
 
+    `derived` says how a subset or merge comes about; such a dataset is not rendered into.
     Raises StoreError: not a folder, foreign content, another spec (both digests), a newer schema, not writable.
     """
     root = Path(path)
@@ -329,14 +341,18 @@ def open_or_create(path: str | Path, spec_identity: dict[str, Any], digest: str,
         staging.mkdir(parents=True, exist_ok=True)
     head = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "name": name, "spec": spec_identity, "spec_digest": digest}
     # Also for an existing dataset: writing and linking a file is the only honest test that the folder is writable.
-    files.create_once(root / "dataset.json", files.json_bytes(head), staging)
+    content = head if derived is None else head | {"derived": derived}
+    files.create_once(root / "dataset.json", files.json_bytes(sealed(content)), staging)
     found = open_dataset(root)
     if found.spec_digest != digest:
         raise StoreError(
             f"{root} holds dataset '{found.name}' of spec {found.spec_digest[:12]}, but this spec is {digest[:12]}; "
             "choose another output folder, or use the preset it was made with"
         )
+    if found.derived != derived:
+        how = found.derived["verb"] if found.derived else "rendered"
+        raise StoreError(f"{root} holds another dataset of the same spec ({how}); choose another output folder")
     with files.reported(root):
         for folder in FOLDERS:
             (root / folder).mkdir(exist_ok=True)
-    return Dataset(root, found.name, found.spec, found.spec_digest, planned)
+    return Dataset(root, found.name, found.spec, found.spec_digest, planned, derived)

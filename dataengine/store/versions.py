@@ -83,7 +83,7 @@ def load_manifest(backend: Backend, digest: str) -> dict[str, Any]:
 
 def resolve(backend: Backend, version: str) -> str:
     """Digest of a branch, a tag, a digest, or the unique beginning of one. Raises StoreError naming what there is."""
-    if log := read_log(backend, version) if _NAME.fullmatch(version) else []:
+    if _NAME.fullmatch(version) and (log := read_log(backend, version)):
         return log[-1]["manifest"]
     found = tags(backend)
     if version in found:

@@ -1,0 +1,139 @@
+"""Units of a dataset that is not on this machine: the same reader, its bytes fetched by ranges.
+
+A shard file's index is one short read at its end, a frame one range; `prefetch` gets the frames of all arrays at once.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataengine.errors import StoreError
+from dataengine.store.backend import Missing
+from dataengine.store.codecs import Decayed
+from dataengine.store.packs import ArraySlice, split_index
+from dataengine.store.range_cache import RangeCache
+from dataengine.store.shard import FRAMES, SCHEMA_VERSION, ShardReader, newer_schema
+from dataengine.store.shard_file import MISSING, ArrayInfo, CorruptShard, parse_array
+from dataengine.store.versions import parse_object
+
+
+class RemoteArray:
+    """Frames of one array through a cache, with the interface of the local array reader."""
+
+    def __init__(self, cache: RangeCache, folder: str) -> None:
+        self.cache, self.folder = cache, folder
+        where = f"{cache.where}/{folder}/zarr.json"
+        self.info: ArrayInfo = parse_array(parse_object(_get(cache, f"{folder}/zarr.json"), where), where)
+        self.key = f"{folder}/{self.info.data_file}"
+        count = len(self)
+        try:
+            tail = cache.get_tail(self.key, 16 * count + 4)
+        except Missing:
+            raise self._corrupt(None, "the data file is missing") from None
+        index = split_index(tail, count)
+        if index is None:
+            cache.drop(self.key)
+            raise self._corrupt(None, "the index fails its crc32c")
+        self.index = index
+
+    def __len__(self) -> int:
+        return self.info.shape[0]
+
+    def range_of(self, frame: int) -> tuple[int, int]:
+        """(start, length) of a frame's bytes."""
+        return self.index[frame]
+
+    def read(self, frame: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Frame `frame` in 0 … F-1. Raises CorruptShard, StoreError. Damage in the cache is fetched once more."""
+        if not 0 <= frame < len(self):
+            raise StoreError(f"{self.folder}: frame {frame} does not exist; there are {len(self)}, counted from 0")
+        result = np.empty(self.info.shape[1:], self.info.dtype) if out is None else out
+        if self.index[frame][0] == MISSING:
+            result[...] = self.info.fill
+            return result
+        try:
+            self._decode(frame, result)
+        except Decayed:
+            self.cache.drop(self.key)
+            try:
+                self._decode(frame, result)
+            except Decayed as error:
+                raise self._corrupt(frame, str(error)) from None
+        return result
+
+    def read_many(self, frames: Iterable[int]) -> np.ndarray:
+        """(n, …) stack of the given frames, fetched together."""
+        chosen = list(frames)
+        self.cache.get_ranges(self.key, [self.index[f] for f in chosen if self.index[f][0] != MISSING])
+        out = np.empty((len(chosen), *self.info.shape[1:]), self.info.dtype)
+        for row, frame in zip(out, chosen, strict=True):
+            self.read(frame, row)
+        return out
+
+    def _decode(self, frame: int, out: np.ndarray) -> None:
+        (data,) = self.cache.get_ranges(self.key, [self.index[frame]])
+        self.info.chain.decode(np.frombuffer(data, np.uint8), out)
+
+    def _corrupt(self, frame: int | None, what: str) -> CorruptShard:
+        return CorruptShard(f"{self.cache.where}/{self.key}", self.folder.rpartition("/")[2], frame, what)
+
+
+class RemoteShardReader(ShardReader):
+    """One unit behind a cache, in its own shard or in a pack."""
+
+    def __init__(self, cache: RangeCache, entry: dict[str, Any]) -> None:
+        self.cache, self.entry = cache, entry
+        self.shard = f"shards/{entry['shard']}"
+        self.own = f"{self.shard}/{entry['unit']}" if "start" in entry else self.shard
+        super().__init__(Path(self.own))
+
+    def __getstate__(self) -> Any:
+        return self.cache, self.entry
+
+    def __setstate__(self, state: Any) -> None:
+        self.__init__(*state)
+
+    @property
+    def attributes(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Attributes of the unit's group."""
+        found = self.__dict__.get("_attributes")
+        if found is None:
+            where = f"{self.cache.where}/{self.own}/zarr.json"
+            found = parse_object(_get(self.cache, f"{self.own}/zarr.json"), where).get("attributes", {})
+            version = found.get("schema_version")
+            if not isinstance(version, int):
+                raise StoreError(f"{where} is not a shard of this project (no schema_version)")
+            if version > SCHEMA_VERSION:
+                raise StoreError(newer_schema(Path(self.own), version))
+            self.__dict__["_attributes"] = found
+        return found
+
+    def array(self, name: str) -> Any:
+        if name in self._arrays or (name != FRAMES and name not in self.modalities):
+            return super().array(name)
+        if name == FRAMES or "start" not in self.entry:
+            found: Any = RemoteArray(self.cache, f"{self.own}/{name}")
+        else:
+            found = ArraySlice(RemoteArray(self.cache, f"{self.shard}/{name}"), self.entry["start"], self.frame_count)
+        self._arrays[name] = found
+        return found
+
+    def prefetch(self, frames: Iterable[int], modalities: Iterable[str] | None = None) -> None:
+        """Bring the given frames of the given modalities (None: all) and the labels into the cache, all at once."""
+        chosen = list(frames)
+        jobs = []
+        for name in (*(self.modalities if modalities is None else modalities), FRAMES):
+            array = self.array(name)
+            whole, start = (array.array, array.start) if isinstance(array, ArraySlice) else (array, 0)
+            ranges = [whole.range_of(start + f) for f in chosen]
+            jobs.append((whole.key, [r for r in ranges if r[0] != MISSING]))
+        self.cache.fetch(jobs)
+
+
+def _get(cache: RangeCache, key: str) -> bytes:
+    try:
+        return cache.get(key)
+    except Missing as error:
+        raise StoreError(f"{error}; the shard is not complete, run `ds verify`") from None
