@@ -42,10 +42,10 @@ system-packages:
 	else echo "the browser tests want Debian's packages chromium and fonts-dejavu-core: apt-get install chromium fonts-dejavu-core" >&2; fi
 
 test: .venv/.all system-packages  ## set up every extra and run the unit tests (under 5 minutes on 2 cores)
-	@$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-all: .venv/.all system-packages  ## the slow tests too
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/.all  ## ruff and the import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
