@@ -7,10 +7,12 @@ from pathlib import Path
 from rich.console import Console
 
 from dataengine.config.spec import DatasetSpec
+from dataengine.errors import StoreError
 from dataengine.quality.coverage import coverage
 from dataengine.record.video import Video
 from dataengine.robot.catalogue import load_robot
 from dataengine.store.dataset import Dataset, open_dataset
+from dataengine.store.files import reported
 from dataengine.view.contact_sheet import contact_sheet, dataset_strip, save_png
 from dataengine.view.movie import write_movie
 from dataengine.view.report import ReportInfo, write_report
@@ -27,22 +29,20 @@ def report(folder: Path) -> int:
 def write_previews(dataset: Dataset, console: Console) -> None:
     """Write previews/video-*.png and .mp4, previews/strip.png and report.html; say where."""
     records = list(dataset.committed().values())
+    if not records:
+        raise StoreError(f"{dataset.path} holds no video yet; render some first")
     shown = records[:MAX_PREVIEWS]
     previews = dataset.path / "previews"
-    for record in shown:
-        with dataset.reader(record.video) as reader:
-            video = reader.video()
-        save_png(previews / f"{record.unit}.png", contact_sheet(video))
-        write_movie(previews / f"{record.unit}.mp4", video)
-    save_png(previews / "strip.png", dataset_strip(read_videos(dataset, [r.video for r in shown[:4]])))
-    page = write_report(
-        dataset.path / "report.html",
-        report_info(dataset),
-        whole_coverage(dataset),
-        read_videos(dataset, [r.video for r in shown]),
-        MAX_PREVIEWS,
-    )
-    if console.is_terminal and shown:
+    with reported(dataset.path):
+        for record in shown:
+            with dataset.reader(record.video) as reader:
+                video = reader.video()
+            save_png(previews / f"{record.unit}.png", contact_sheet(video))
+            write_movie(previews / f"{record.unit}.mp4", video)
+        save_png(previews / "strip.png", dataset_strip(read_videos(dataset, [r.video for r in shown[:4]])))
+        pictured = read_videos(dataset, [r.video for r in shown])
+        page = write_report(dataset.path / "report.html", report_info(dataset), whole_coverage(dataset), pictured, MAX_PREVIEWS)
+    if console.is_terminal:
         from dataengine.view.terminal import half_blocks
 
         video = next(read_videos(dataset, [shown[0].video]))
