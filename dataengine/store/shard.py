@@ -18,7 +18,7 @@ from dataengine.errors import RecordError, StoreError, unknown_name
 from dataengine.record.frame_table import COLUMNS, describe, from_description
 from dataengine.record.modalities import DEPTH_QUANTUM_M, TABLE, modality
 from dataengine.record.video import Names, Video
-from dataengine.store.codecs import portable
+from dataengine.store.codecs import Part, codecs_for
 from dataengine.store.files import json_bytes, read_json, reported, sync_tree, write_new
 from dataengine.store.shard_file import ArrayInfo, ArrayReader, open_array, write_array
 
@@ -29,10 +29,10 @@ FRAMES = "frames"
 """Name of the array of label rows."""
 
 
-def write_shard(directory: Path, video: Video) -> None:
+def write_shard(directory: Path, video: Video, profile: str = "portable") -> None:
     """Write a video into `directory` (new or empty), every file and folder synced to disk.
 
-    Raises RecordError (the video breaks the table), DiskFull, StoreError.
+    `profile`: one of `codecs.PROFILES`; depth, masks and labels are bit-exact in all of them. Raises RecordError (the video breaks the table), DiskFull, StoreError.
     """
     if video.check().frame_count == 0:
         raise RecordError("a video without frames cannot be stored; render at least 1 frame")
@@ -44,11 +44,11 @@ def write_shard(directory: Path, video: Video) -> None:
         for m in TABLE:
             if m.name in video.images:
                 images = video.images[m.name]
-                write_array(directory / m.name, _image_info(m.name, images.shape), images)
+                write_array(directory / m.name, _image_info(m.name, images.shape, profile), images)
         rows = _packed(video.frames)
         raw = rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
-        write_array(directory / FRAMES, _frames_info(rows.dtype, len(rows)), raw)
-        write_new(directory / "zarr.json", [json_bytes(_group(video))])
+        write_array(directory / FRAMES, _frames_info(rows.dtype, len(rows), profile), raw)
+        write_new(directory / "zarr.json", [json_bytes(_group(video, profile))])
     sync_tree(directory)
 
 
@@ -83,7 +83,7 @@ class ShardReader:
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
-        """Attributes of the group: schema_version, frame_count, size, modalities, source, names, scene, provenance, rejection, notes."""
+        """Attributes of the group: schema_version, frame_count, size, profile, modalities, source, names, scene, provenance, rejection, notes."""
         where = self.directory / "zarr.json"
         found = read_json(where, "not a shard, or a damaged one; run the render again, which replaces damaged videos")
         attributes = found.get("attributes", {})
@@ -134,9 +134,9 @@ class ShardReader:
             reader = self._arrays[name] = open_array(self.directory / name)
         return reader
 
-    def read(self, modality: str, frame: int) -> np.ndarray:
-        """One image, (H, W) or (H, W, C), of the modality's dtype."""
-        return self.array(modality).read(frame)
+    def read(self, modality: str, frame: int, part: Part | None = None) -> np.ndarray:
+        """One image or a part of it, (h, w) or (h, w, C), of the modality's dtype."""
+        return self.array(modality).read(frame, part=part)
 
     def frames(self, frames: Iterable[int] | None = None) -> np.ndarray:
         """(n,) structured rows of `record.frame_table`."""
@@ -191,11 +191,12 @@ def digest_of_files(files: dict[str, tuple[int, str]]) -> str:
     return hashlib.sha256(json_bytes(rows, indent=None)).hexdigest()
 
 
-def _group(video: Video) -> dict[str, Any]:
+def _group(video: Video, profile: str) -> dict[str, Any]:
     attributes = {
         "schema_version": SCHEMA_VERSION,
         "frame_count": video.frame_count,
         "size": list(video.size),
+        "profile": profile,
         "modalities": [m.name for m in TABLE if m.name in video.images],
         "source": video.source,
         "names": asdict(video.names),
@@ -207,23 +208,24 @@ def _group(video: Video) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
-def _image_info(name: str, shape: tuple[int, ...]) -> ArrayInfo:
+def _image_info(name: str, shape: tuple[int, ...], profile: str) -> ArrayInfo:
     m = modality(name)
     attributes: dict[str, Any] = {"unit": m.unit, "frame": m.frame, "fill": m.fill, "meaning": m.meaning}
     if m.dtype == "float32":
-        attributes["quantum"] = DEPTH_QUANTUM_M
+        # Every multiple of the quantum in the range is a float32 exactly.
+        attributes |= {"quantum": DEPTH_QUANTUM_M, "valid_range": [DEPTH_QUANTUM_M, DEPTH_QUANTUM_M * 2**24]}
     dtype = np.dtype(m.dtype)
     axes = ("frame", "y", "x", "channel")[: len(shape)]
-    return ArrayInfo(shape, dtype, portable(m.codec, dtype), m.fill, attributes, axes)
+    return ArrayInfo(shape, dtype, codecs_for(m.codec, dtype, len(shape) == 4, profile), m.fill, attributes, axes)
 
 
-def _frames_info(dtype: np.dtype, count: int) -> ArrayInfo:
+def _frames_info(dtype: np.dtype, count: int, profile: str) -> ArrayInfo:
     assert dtype.names is not None
     said = {c.name: {"unit": c.unit, "frame": c.frame, "meaning": c.meaning} for c in COLUMNS if c.name in dtype.names}
     meaning = "one structured row per frame as raw bytes; `dtype` lists name, numpy type and shape of its columns, packed"
     attributes = {"dtype": describe(dtype), "columns": said, "meaning": meaning}
     raw = np.dtype("uint8")
-    return ArrayInfo((count, dtype.itemsize), raw, portable("table", raw), 0, attributes, ("frame", "byte"))
+    return ArrayInfo((count, dtype.itemsize), raw, codecs_for("table", raw, profile=profile), 0, attributes, ("frame", "byte"))
 
 
 def _packed(rows: np.ndarray) -> np.ndarray:

@@ -6,17 +6,18 @@ Any frame is therefore one range read, and a writer can stream.
 Source: zarr v3 core specification and sharding codec specification, version 1.0.
 """
 
+import json
 import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dataengine.errors import StoreError
-from dataengine.store.codecs import Chain, Decayed, crc32c, parse_chain
+from dataengine.store.codecs import Chain, Decayed, Part, crc32c, parse_chain, part_shape
 from dataengine.store.files import json_bytes, read_json, write_new
 
 MISSING = 2**64 - 1
@@ -144,8 +145,20 @@ def write_array(folder: Path, info: ArrayInfo, frames: Iterable[np.ndarray]) -> 
 def open_array(folder: Path) -> "ArrayReader":
     """Reader of one array folder. Raises StoreError (missing, another layout) or CorruptShard."""
     where = folder / "zarr.json"
+    try:
+        return ArrayReader(folder, _parse_bytes(where.read_bytes()))
+    except (OSError, StoreError, ValueError) as error:
+        if isinstance(error, CorruptShard):
+            raise
+    # Again, slowly, for an error that names the file.
     metadata = read_json(where, "a shard's array lost its metadata; run the render again, which replaces damaged videos")
     return ArrayReader(folder, parse_array(metadata, str(where)))
+
+
+@lru_cache(maxsize=64)
+def _parse_bytes(data: bytes) -> ArrayInfo:
+    """Arrays of one modality have equal metadata in thousands of shards."""
+    return parse_array(json.loads(data), "zarr.json")
 
 
 class ArrayReader:
@@ -168,17 +181,21 @@ class ArrayReader:
         self.folder, self.info = state
         self._open()
 
-    def read(self, frame: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Frame `frame` in 0 … F-1, into `out` where given (C-contiguous). Raises CorruptShard, StoreError."""
+    def read(self, frame: int, out: np.ndarray | None = None, part: Part | None = None) -> np.ndarray:
+        """Frame `frame` in 0 … F-1, or a part of it, into `out` where given (C-contiguous). Raises CorruptShard, StoreError."""
         if not 0 <= frame < len(self):
             raise StoreError(f"{self.folder}: frame {frame} does not exist; there are {len(self)}, counted from 0")
-        result = np.empty(self.info.shape[1:], self.info.dtype) if out is None else out
-        offset, length = self._index[frame]
+        whole = self.info.shape[1:]
+        result = np.empty(whole if part is None else part_shape(part, whole), self.info.dtype) if out is None else out
+        offset, length = self._index[frame].tolist()
         if offset == MISSING:
             result[...] = self.info.fill
             return result
         try:
-            self.info.chain.decode(self._bytes[offset : offset + length], result)
+            if part is None:
+                self.info.chain.decode(self._bytes[offset : offset + length], result)
+            else:
+                self.info.chain.decode_part(self._bytes[offset : offset + length], part, whole, result)
         except Decayed as error:
             raise self._corrupt(frame, str(error)) from None
         return result
@@ -209,14 +226,17 @@ class ArrayReader:
         index = self._bytes[-tail:-4]
         if crc32c(index) != int.from_bytes(self._bytes[-4:].tobytes(), "little"):
             raise self._corrupt(None, "the index fails its crc32c")
-        self._index = [tuple(row) for row in index.view("<u8").reshape(count, 2).tolist()]
-        for frame, (offset, length) in enumerate(self._index):
-            if offset != MISSING and offset + length > len(self._bytes) - tail:
-                raise self._corrupt(frame, "the index points outside the file")
+        self._index = index.view("<u8").reshape(count, 2)
+        room = len(self._bytes) - tail
+        offset, length = self._index.T
+        outside = (offset != MISSING) & ((offset > room) | (length > room) | (offset + length > room))
+        if outside.any():
+            raise self._corrupt(int(np.argmax(outside)), "the index points outside the file")
 
     def unused_bytes(self) -> int:
         """Bytes that belong to no frame and not to the index; 0 in what we write."""
-        return len(self._bytes) - 16 * len(self) - 4 - sum(length for offset, length in self._index if offset != MISSING)
+        offset, length = self._index.T
+        return len(self._bytes) - 16 * len(self) - 4 - int(length[offset != MISSING].sum())
 
     def _corrupt(self, frame: int | None, what: str) -> CorruptShard:
         return CorruptShard(str(self.folder / self.info.data_file), self.folder.name, frame, what)

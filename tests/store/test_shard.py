@@ -136,7 +136,7 @@ def test_verify_names_file_field_and_frame(tiny: Video, tmp_path: Path) -> None:
     recorded = file_digests(shard)
     middle = shard / "depth_z" / "c.0.0.0"
     data = bytearray(middle.read_bytes())
-    offset, length = ShardReader(shard).array("depth_z")._index[1]
+    offset, length = ShardReader(shard).array("depth_z")._index[1].tolist()
     data[offset + length // 2] ^= 4
     middle.write_bytes(data)
     (shard / "rgb" / "c.0.0.0.0").unlink()
