@@ -93,9 +93,9 @@ class _Writer:
         if mask is not None:
             from pycocotools import mask as coco
 
-            code = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+            code: Any = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
             entry |= {"bbox": coco.toBbox(code).tolist(), "area": float(coco.area(code))}
-            entry["segmentation"] = {"size": list(code["size"]), "counts": str(code["counts"], "ascii")}
+            entry["segmentation"] = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
         else:
             seen = np.array(more["keypoints"]).reshape(-1, 3)
             seen = seen[seen[:, 2] > 0]

@@ -16,6 +16,9 @@ from dataengine.geometry import camera
 from dataengine.record.frame_table import KEYPOINT_OUTSIDE, KEYPOINT_VISIBLE, frame_dtype
 from dataengine.record.video import Names, Video
 
+NO_NAMES = Names((), (), (), (), (), ())
+"""A video without robot and objects; `dataclasses.replace` what there is."""
+
 
 def blank_rows(names: Names, frames: int) -> Array:
     """(frames,) rows in which everything is unknown: nan, state 0, accepted."""
