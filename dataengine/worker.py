@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from dataengine import __version__
 from dataengine.config.spec import DatasetSpec
-from dataengine.errors import LabelError, StoreError
+from dataengine.errors import LabelError, RobotError, StoreError
 from dataengine.quality.validate import Validation, validate_video
 from dataengine.record.video import Video
-from dataengine.render.job import Robot, prepare_robot, render_video
+from dataengine.render.job import RenderPasses, Robot, prepare_robot, render_video
 from dataengine.robot.catalogue import load_robot
 from dataengine.robot.meshes import load_link_meshes, mesh_digest
 from dataengine.scene.sample import sample_scene
@@ -35,6 +35,8 @@ VERSIONED = ("bpy", "blenderproc", "numpy", "opencv-python-headless", "embreex",
 def load_ready_robot(spec: DatasetSpec) -> Robot:
     """Robot, baked meshes and keypoints of a spec. Raises RobotError."""
     model = load_robot(spec.robot.name)
+    if model.dof == 0:
+        raise RobotError(f"robot {model.name} has no moving joint ({len(model.joints)} fixed ones); give a robot that can move")
     return prepare_robot(model, load_link_meshes(model), spec.robot.keypoints)
 
 
@@ -56,17 +58,23 @@ def setup(payload: dict[str, Any]) -> "Callable[[dict[str, Any]], dict[str, Any]
     if warm_up():
         return FreshStart()
     reproducible = not address_randomised()
-    facts = provenance(robot, bitwise_colour=reproducible)
+    return make_handler(spec, robot, renderer.render_video, provenance(robot, bitwise_colour=reproducible))
+
+
+def make_handler(
+    spec: DatasetSpec, robot: Robot, render_passes: RenderPasses, facts: dict[str, Any]
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What a worker does with a request: sample, render, label, check, commit; `facts`: `provenance`."""
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
         given = request.get("scene")
         scene = SceneSpec.model_validate(given) if given else sample_scene(spec, request["video"], robot.model)
-        rendered = render_video(scene, robot, renderer.render_video, with_assets(facts, scene))
+        rendered = render_video(scene, robot, render_passes, with_assets(facts, scene))
         start = time.process_time()
         verdict = validate_video(rendered.video, robot.model, robot.meshes, rendered.world)
         checked = time.process_time()
         cpu_s = rendered.cpu_s | {"checks": checked - start}
-        receipt = _commit(Path(request["dataset"]), scene, rendered.video, verdict, cpu_s, reproducible)
+        receipt = _commit(Path(request["dataset"]), scene, rendered.video, verdict, cpu_s, facts["bitwise_colour"])
         receipt["cpu_s"]["commit"] = time.process_time() - checked  # not in the record, which is written before this is known
         return receipt
 
@@ -102,6 +110,7 @@ def with_assets(facts: dict[str, Any], scene: SceneSpec) -> dict[str, Any]:
     from dataengine.render.blender.assets import environment_path
 
     files = {o.mesh_path: o.mesh_sha256 for o in scene.objects if o.mesh_path}
+    files |= {o.material.texture: o.material.texture_sha256 for o in scene.objects if o.material.texture}
     if scene.environment.kind == "hdri":
         files[scene.environment.name] = hashlib.sha256(environment_path(scene.environment.name).read_bytes()).hexdigest()
     return facts | {"assets": files}

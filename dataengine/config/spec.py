@@ -162,6 +162,10 @@ class SurroundingsSpec(Section):
     )
     table_size_m: Positive = Uniform(uniform=(1.4, 2.6))
     table_materials: tuple[MaterialName, ...] = Field(default=("wood", "stone", "plastic", "fabric", "metal", "paint"), min_length=1)
+    textures: tuple[str, ...] = Field(
+        default=("brick", "gravel", "grass"), description="packaged names or paths of pictures for tables, floors and walls"
+    )
+    texture_share: float = Field(default=0.2, ge=0, le=1, description="of these surfaces that carry a texture")
     lights: Annotated[Whole, within(0, 16)] = Integers(integers=(1, 4))
     light_distance_m: Positive = Field(default=Uniform(uniform=(1.2, 2.5)), description="from the robot's base")
     light_elevation_deg: Annotated[Real, within(0.0, 90.0)] = Uniform(uniform=(35.0, 80.0))

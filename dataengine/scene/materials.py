@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 
 from dataengine.config.spec import MaterialName
+from dataengine.scene.assets import file_sha256
 from dataengine.scene.draws import Draws
 from dataengine.scene.palette import HUES, hex_to_linear, jittered, mixed, muted, scaled
 from dataengine.scene.spec import Material, Vector
@@ -72,6 +73,16 @@ def draw_material(draws: Draws, key: str, allowed: tuple[str, ...], shape: str =
         seed=int(rng.integers(2**31)),
         ir_albedo=_draw(rng, kind.infrared),
     )
+
+
+def with_texture(draws: Draws, key: str, material: Material, textures: tuple[str, ...], share: float) -> Material:
+    """The surface with a photograph laid over it, in `share` of the cases; its colour tints the photograph."""
+    if not textures or draws.uniform(f"{key}.textured", 0.0, 1.0) >= share:
+        return material
+    name = draws.pick(f"{key}.texture", textures)
+    width_m = draws.uniform(f"{key}.texture_width_m", 0.5, 1.5)
+    sha = file_sha256("texture", name)
+    return material.model_copy(update={"texture": name, "texture_sha256": sha, "pattern_scale_m": width_m})
 
 
 def wall_material(draws: Draws, key: str) -> Material:

@@ -47,7 +47,7 @@ def sample_scene(spec: DatasetSpec, video: int, robot: RobotModel) -> SceneSpec:
     lights = draw_lights(spec.surroundings, draws, swept.middle_m)
     spots = [*top.eyes_m, *(light.position_m for light in lights)]
     reach = max(table.reach_m, *(float(np.hypot(p[0], p[1])) for p in spots))
-    room = draw_room(draws, environment.kind == "room", table.floor_z_m, reach)
+    room = draw_room(spec.surroundings, draws, environment.kind == "room", table.floor_z_m, reach)
     automatic = automatic_exposure_ev(white_under(environment), lights, swept.middle_m, top.eyes_m[0])
     image = image.model_copy(update={"exposure_ev": image.exposure_ev + automatic})
     draws.note("image.automatic_exposure_ev", "from lamps and surroundings", automatic)

@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.errors import AssetError, unknown_name
+from dataengine.scene.assets import asset_path, file_sha256
 from dataengine.scene.mesh_building import Array, ShapeMesh, bevelled_box, merge, mesh, outward, revolve, revolve_ring, tube
 from dataengine.scene.spec import SceneObject, Vector
 
@@ -39,7 +39,7 @@ def object_mesh(obj: SceneObject) -> ShapeMesh:
         return shape_mesh(obj.shape, obj.parameters, obj.size_m)
     if obj.mesh_path is None:
         raise AssetError(f"object {obj.name}: shape is 'mesh' but it has no mesh_path")
-    if obj.mesh_sha256 is not None and file_sha256(obj.mesh_path) != obj.mesh_sha256:
+    if obj.mesh_sha256 is not None and file_sha256("mesh", obj.mesh_path) != obj.mesh_sha256:
         raise AssetError(f"mesh {obj.mesh_path}: the file changed since the scene was sampled; restore it or sample anew")
     return _resized(load_mesh_file(obj.mesh_path), obj.size_m)
 
@@ -59,11 +59,10 @@ def load_mesh_file(path: str) -> ShapeMesh:
     """A mesh file in its own units and axes, centred. AssetError (one line) if it is missing, unreadable or empty."""
     import trimesh
 
-    file = Path(path).expanduser()
+    file = Path(path)
     if file.suffix.lower() not in MESH_SUFFIXES:
         raise AssetError(f"mesh {path}: unknown kind of file '{file.suffix}'; give one of {', '.join(MESH_SUFFIXES)}")
-    if not file.is_file():
-        raise AssetError(f"mesh {path}: there is no such file")
+    file = asset_path("mesh", path)
     try:
         loaded = trimesh.load(file, force="mesh", process=True)
         vertices, faces = np.asarray(loaded.vertices, np.float64), np.asarray(loaded.faces, np.int32)  # type: ignore[union-attr]
@@ -72,14 +71,6 @@ def load_mesh_file(path: str) -> ShapeMesh:
     if len(faces) == 0 or not np.isfinite(vertices).all() or np.ptp(vertices, axis=0).max() <= 0:
         raise AssetError(f"mesh {path}: has no usable triangles; repair the file")
     return mesh(vertices, faces, smooth=False)
-
-
-def file_sha256(path: str) -> str:
-    """SHA-256 (hex) of a mesh file. AssetError if it cannot be read."""
-    try:
-        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
-    except OSError as error:
-        raise AssetError(f"mesh {path}: cannot read it ({error.strerror})") from None
 
 
 def _one_line(error: Exception) -> str:

@@ -30,7 +30,8 @@ class Material(Part):
     roughness: float
     pattern_scale_m: float = Field(description="size of the pattern's features")
     bump: float = Field(default=0.0, description="0 = smooth … 1 = strong relief, shading only")
-    texture: str | None = Field(default=None, description="file name of a packaged texture, or None for procedural only")
+    texture: str | None = Field(default=None, description="packaged texture or picture laid over it; pattern_scale_m is then its width")
+    texture_sha256: str | None = None
     seed: int = 0
     ir_albedo: float = Field(description="diffuse reflectance at 850 nm, 0…1")
 

@@ -11,7 +11,7 @@ from dataengine.config.distributions import Choice
 from dataengine.config.spec import SurroundingsSpec
 from dataengine.geometry import se3
 from dataengine.scene.draws import Draws
-from dataengine.scene.materials import draw_material, wall_material
+from dataengine.scene.materials import draw_material, wall_material, with_texture
 from dataengine.scene.palette import light_color
 from dataengine.scene.spec import Environment, Light, Material, Matrix4, SceneObject, Vector
 
@@ -84,6 +84,7 @@ def draw_table(spec: SurroundingsSpec, draws: Draws) -> Table:
     offset = draws.note("table.offset_m", "uniform with the base on the table", (rng.uniform(-1, 1, 2) * free).tolist())
     R = se3.rotation_from_axis_angle((0.0, 0.0, 1.0), yaw)
     T = se3.make(R, R @ (offset[0], offset[1], -height / 2))
+    material = draw_material(draws, "table.material", spec.table_materials, calm=True)
     thing = _fixed(
         TABLE_ID,
         "table",
@@ -91,7 +92,9 @@ def draw_table(spec: SurroundingsSpec, draws: Draws) -> Table:
         (top, draws.uniform("table.leg_m", 0.04, 0.08), float(is_round)),
         (size, size * aspect, height),
         T,
-        draw_material(draws, "table.material", spec.table_materials, calm=True),
+        with_texture(
+            draws, "table", draw_material(draws, "table.material", spec.table_materials, calm=True), spec.textures, spec.texture_share
+        ),
         "table",
     )
     return Table(T, half, is_round, thing)
@@ -115,7 +118,7 @@ def white_under(environment: Environment) -> float:
     return environment.strength * sum(SKY_RADIANCE[environment.name]) / 2
 
 
-def draw_room(draws: Draws, is_room: bool, floor_z_m: float, reach_m: float) -> tuple[SceneObject, ...]:
+def draw_room(spec: SurroundingsSpec, draws: Draws, is_room: bool, floor_z_m: float, reach_m: float) -> tuple[SceneObject, ...]:
     """Walls and floor of a room, large enough for everything within `reach_m`; under a sky image a floor or just the image."""
     yaw = draws.uniform("room.yaw_rad", -np.pi, np.pi)
     half = [max(draws.uniform(f"room.half_{axis}_m", 2.2, 3.5), reach_m + 0.4) for axis in "xy"]
@@ -123,6 +126,7 @@ def draw_room(draws: Draws, is_room: bool, floor_z_m: float, reach_m: float) -> 
     floor_T = se3.make(R, (0.0, 0.0, floor_z_m - FLOOR_THICKNESS_M / 2))
     kinds = ("wood", "stone", "fabric", "paint") if is_room else ("wood", "stone", "paint")
     floor_material = draw_material(draws, "floor.material", kinds, calm=True)
+    floor_material = with_texture(draws, "floor", floor_material, spec.textures, spec.texture_share)
     if not is_room:
         if draws.name("floor.present", FLOOR_UNDER_SKY) == "no":
             return ()
@@ -130,10 +134,11 @@ def draw_room(draws: Draws, is_room: bool, floor_z_m: float, reach_m: float) -> 
         return (_fixed(ROOM_ID, "floor", "cylinder", (0.005,), (width, width, FLOOR_THICKNESS_M), floor_T, floor_material, "room"),)
     size = (2 * half[0], 2 * half[1], FLOOR_THICKNESS_M)
     floor = _fixed(ROOM_ID, "floor", "box", (0.001,), size, floor_T, floor_material, "room")
+    walls = with_texture(draws, "room", wall_material(draws, "room.material"), spec.textures, spec.texture_share)
     wall, height = 0.1, draws.uniform("room.height_m", 2.5, 3.2)
     outer = (size[0] + 2 * wall, size[1] + 2 * wall, height + wall + FLOOR_THICKNESS_M)
     T = se3.make(R, (0.0, 0.0, floor_z_m - FLOOR_THICKNESS_M - wall + outer[2] / 2))
-    return floor, _fixed(ROOM_ID, "walls", "room", (wall,), outer, T, wall_material(draws, "room.material"), "room")
+    return floor, _fixed(ROOM_ID, "walls", "room", (wall,), outer, T, walls, "room")
 
 
 def draw_lights(spec: SurroundingsSpec, draws: Draws, target_m: Array) -> tuple[Light, ...]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from dataengine.config.distributions import Distribution, Uniform, support
 from dataengine.config.spec import DistractorSpec
 from dataengine.geometry import se3
+from dataengine.scene.assets import file_sha256
 from dataengine.scene.draws import Draws
-from dataengine.scene.shapes import file_sha256, load_mesh_file, shape_mesh
+from dataengine.scene.shapes import load_mesh_file, shape_mesh
 from dataengine.scene.spec import Vector
 
 Array = NDArray[np.float64]
@@ -98,7 +99,7 @@ def _build(draws: Draws, key: str, name: str, size: float, tall: bool) -> Thing:
         extents = tuple(sorted(extents)) if tall and shape == "box" else extents
     else:
         path, category, shape = str(Path(name).expanduser().resolve()), Path(name).stem, "mesh"
-        sha, extents = file_sha256(path), np.ptp(load_mesh_file(path).vertices_m, axis=0).tolist()
+        sha, extents = file_sha256("mesh", path), np.ptp(load_mesh_file(path).vertices_m, axis=0).tolist()
     scale = size / max(extents)
     size_m = (extents[0] * scale, extents[1] * scale, extents[2] * scale)
     vertices = shape_mesh(shape, parameters, size_m).vertices_m if path is None else load_mesh_file(path).vertices_m * scale

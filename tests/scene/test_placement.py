@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 
 from dataengine.config.spec import DistractorSpec, SurroundingsSpec
 from dataengine.errors import AssetError
+from dataengine.scene.assets import file_sha256
 from dataengine.scene.draws import Draws
 from dataengine.scene.mesh_building import volume
 from dataengine.scene.placement import TableTop, hidden_by_cylinder, place_distractor
 from dataengine.scene.robot_sweep import RobotSweep
-from dataengine.scene.shapes import file_sha256, load_mesh_file, object_mesh
+from dataengine.scene.shapes import load_mesh_file, object_mesh
 from dataengine.scene.spec import Material, SceneObject
 from dataengine.scene.surroundings import draw_table
 from dataengine.scene.things import RESTS, draw_occluder, draw_thing, stable_rotations
@@ -87,7 +88,7 @@ def test_mesh_files_are_scaled_centred_and_rest_on_their_faces(wedge):
     spec = DistractorSpec(shapes=(), meshes=(wedge,), size_m=0.2)
     thing = draw_thing(Draws(0, 0), "thing", spec)
     np.testing.assert_allclose(thing.size_m, (0.2, 0.1, 0.05))
-    assert (thing.category, thing.shape) == ("wedge", "mesh") and thing.mesh_sha256 == file_sha256(wedge)
+    assert (thing.category, thing.shape) == ("wedge", "mesh") and thing.mesh_sha256 == file_sha256("mesh", wedge)
     assert (np.abs(thing.vertices_m[:, 2]) < 1e-9).sum() == 3
     m = object_mesh(_object("mesh", (), thing.size_m, wedge, thing.mesh_sha256))
     assert volume(m.vertices_m, m.faces) == pytest.approx(0.05**3 * 4 * 2 / 6)
@@ -116,7 +117,7 @@ def test_broken_mesh_files_are_one_line(tmp_path, name, content, message):
 def test_a_mesh_that_changed_or_vanished_since_sampling_is_refused(wedge, tmp_path):
     with pytest.raises(AssetError, match="changed since the scene was sampled"):
         object_mesh(_object("mesh", (), (0.1, 0.1, 0.1), wedge, "0" * 64))
-    with pytest.raises(AssetError, match="No such file"):
+    with pytest.raises(AssetError, match="there is no such file"):
         object_mesh(_object("mesh", (), (0.1, 0.1, 0.1), str(tmp_path / "gone.obj"), "0" * 64))
     with pytest.raises(AssetError, match="has no mesh_path"):
         object_mesh(_object("mesh", (), (0.1, 0.1, 0.1)))

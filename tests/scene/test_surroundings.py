@@ -121,7 +121,7 @@ def test_the_base_stands_on_the_table_and_lamps_hang_above_it(seed):
     for lamp in draw_lights(SPEC, draws, np.array([0, 0, 0.4])):
         assert 1.2 <= np.linalg.norm(lamp.position_m) <= 2.5 and lamp.position_m[2] > 0.6
         assert np.abs(np.subtract(lamp.target_m, (0, 0, 0.4))).max() <= 0.2
-    floor, walls = draw_room(draws, True, table.floor_z_m, 3.0)
+    floor, walls = draw_room(SurroundingsSpec(texture_share=0), draws, True, table.floor_z_m, 3.0)
     inner = np.array(walls.size_m[:2]) / 2 - walls.parameters[0]
     assert inner.min() >= 3.4 - 1e-9
     assert np.asarray(floor.T_world_object[0])[2, 3] + floor.size_m[2] / 2 == pytest.approx(table.floor_z_m)

@@ -14,6 +14,7 @@ import numpy as np
 
 from dataengine.render.blender.adapter import bpy
 from dataengine.render.blender.nodes import Graph, Socket
+from dataengine.scene.assets import texture_path
 from dataengine.scene.spec import Material, Vector
 
 WHITE_LIMIT = 0.8
@@ -69,7 +70,8 @@ def build_material(name: str, spec: Material, is_table: bool = False) -> Any:
     }
     at = graph.add("ShaderNodeMapping", inputs, vector_type="POINT")
     surface = Surface(graph, spec, at, rng, is_table)
-    graph.output("ShaderNodeOutputMaterial", BUILDERS[spec.kind](surface))
+    builder = _textured if spec.texture else BUILDERS[spec.kind]
+    graph.output("ShaderNodeOutputMaterial", builder(surface))
     return material
 
 
@@ -99,6 +101,18 @@ def _smudged(s: Surface, spread: float = 0.25) -> Socket:
     slow = s.graph.noise(s.at, 0.35, 1.0)
     r = s.spec.roughness
     return s.graph.ramp(slow, 0.3, 0.7, max(0.02, r * (1 - spread)), min(1.0, r * (1 + spread)))
+
+
+def _textured(s: Surface) -> Socket:
+    """A photograph projected from the six sides of a box, tinted by the surface's colour. Its brightness is the relief."""
+    assert s.spec.texture is not None
+    image = bpy.data.images.load(str(texture_path(s.spec.texture)), check_existing=True)
+    picture = s.graph.add("ShaderNodeTexImage", {"Vector": s.at}, image=image, projection="BOX", projection_blend=0.15)
+    tint = np.asarray(s.spec.color) / max(*s.spec.color, 1e-6)
+    shader = {"base_color": s.graph.mix_colors(0.45, picture, s.graph.vector("MULTIPLY", picture, tuple(tint.tolist()))), "ior": 1.45}
+    if s.spec.kind == "metal":
+        shader["metallic"] = 0.5
+    return principled(s.graph, roughness=s.spec.roughness, **shader, **s.relief(picture, 0.01))
 
 
 def _metal(s: Surface) -> Socket:
