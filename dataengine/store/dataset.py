@@ -18,8 +18,8 @@ killed at any instant; the same command then goes on.
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from dataengine.store.commits import CommitRecord, commit_bytes, describe_shard,
 from dataengine.store.packs import open_unit, verify_packs
 from dataengine.store.shard import SCHEMA_VERSION, ShardReader, newer_schema, shard_digest, write_shard
 from dataengine.store.verify import Finding, check_indices, compare_files, verify_shard
-from dataengine.store.versions import advance, is_sealed, load_manifest, read_log, sealed
+from dataengine.store.versions import advance, is_sealed, sealed, trusted_entries
 
 FORMAT = "dataengine dataset"
 FOLDERS = ("staging", "shards", "commits", "quarantine", "manifests", "refs", "refs/heads", "refs/tags")
@@ -188,9 +188,13 @@ class Dataset:
 
     def verify(self, full: bool = True) -> dict[str, tuple[Finding, ...]]:
         """{unit: findings} of every damaged committed video. Changes nothing."""
-        moved = {unit: e for unit, e in self.packed().items() if not self._own_shard(unit)}
-        in_packs = verify_packs(self.path, moved.values(), full)
-        found = {unit: tuple(in_packs.get(unit, ()) if unit in moved else self._findings(unit, full)) for unit in self.videos()}
+        try:
+            packed = self.packed()
+        except StoreError:  # all manifests are damaged, which the structural check says; the shards can still be checked
+            packed = {}
+        moved = {unit: e for unit, e in packed.items() if not self._own_shard(unit)}
+        in_packs = verify_packs(self.path, moved.values(), full, self._recorded(moved))
+        found = {unit: (*in_packs.get(unit, ()), *self._findings(unit, full, unit in moved)) for unit in self.videos()}
         return {unit: findings for unit, findings in found.items() if findings}
 
     def videos(self) -> list[str]:
@@ -228,9 +232,7 @@ class Dataset:
 
     def packed(self) -> dict[str, dict[str, Any]]:
         """{unit: manifest entry} of the committed videos that the current version keeps in packs."""
-        log = read_log(self.backend)
-        units = load_manifest(self.backend, log[-1]["manifest"])["units"] if log else ()
-        return {entry["unit"]: entry for entry in units if "start" in entry}
+        return {entry["unit"]: entry for entry in trusted_entries(self.backend) if "start" in entry}
 
     def manifest(self) -> dict[str, Any]:
         """The manifest as last written. Raises StoreError when it is missing, damaged or of a newer release."""
@@ -255,6 +257,14 @@ class Dataset:
     def _commit_path(self, unit: str) -> Path:
         return self.path / "commits" / f"{unit}.json"
 
+    def _recorded(self, units: Iterable[str]) -> dict[str, dict[str, tuple[int, str]]]:
+        """{unit: files} of the records that can be read."""
+        found = {}
+        for unit in units:
+            with suppress(StoreError):
+                found[unit] = read_commit(self._commit_path(unit)).files
+        return found
+
     def _own_shard(self, unit: str) -> bool:
         return any((self.path / "shards").glob(f"{unit}-*"))
 
@@ -277,11 +287,13 @@ class Dataset:
         except OSError:  # another attempt works in it, or it is gone
             return
 
-    def _findings(self, unit: str, full: bool) -> list[Finding]:
+    def _findings(self, unit: str, full: bool, packed: bool) -> list[Finding]:
         try:
             record = read_commit(self._commit_path(unit))
         except StoreError as error:
             return [Finding(f"commits/{unit}.json", "", None, str(error))]
+        if packed:
+            return []
         shard = self.path / "shards" / record.shard
         changed = compare_files(shard, record.files, hashes=full)
         if not shard.is_dir():
@@ -323,7 +335,12 @@ def check_head(head: dict[str, Any], where: str) -> None:
 
 
 def open_or_create(
-    path: str | Path, spec_identity: dict[str, Any], digest: str, name: str, planned: int | None = None, derived: dict[str, Any] | None = None
+    path: str | Path,
+    spec_identity: dict[str, Any],
+    digest: str,
+    name: str,
+    planned: int | None = None,
+    derived: dict[str, Any] | None = None,
 ) -> Dataset:
     """Open the dataset of exactly this spec for writing, creating it where the folder is new, empty or half-created.
 

@@ -21,10 +21,13 @@ from dataengine.store.codecs import crc32c
 from dataengine.store.files import json_bytes
 from dataengine.store.shard import FRAMES, SCHEMA_VERSION, ShardReader, digest_of_files, shard_digest
 from dataengine.store.shard_file import MISSING, CorruptShard, open_array
-from dataengine.store.verify import Finding
+from dataengine.store.verify import NOT_READABLE, Finding
 
 Files = dict[str, bytes]
 """{path in a shard: content}."""
+
+Recorded = Mapping[str, tuple[int, str]]
+"""{path in a shard: (bytes, sha256)}."""
 
 
 class ArraySlice:
@@ -152,8 +155,13 @@ def join_chunks(chunks: list[bytes]) -> bytes:
     return b"".join([*chunks, index, crc32c(index).to_bytes(4, "little")])
 
 
-def verify_packs(root: Path, entries: Iterable[Mapping[str, Any]], full: bool = True) -> dict[str, list[Finding]]:
-    """{unit: findings} of packed units, damaged ones only. Damage of what units share is reported for each of them."""
+def verify_packs(
+    root: Path, entries: Iterable[Mapping[str, Any]], full: bool = True, recorded: Mapping[str, Recorded] | None = None
+) -> dict[str, list[Finding]]:
+    """{unit: findings} of packed units, damaged ones only. Damage of what units share is reported for each of them.
+
+    `recorded`: {unit: files} of the commit records, by which a damaged file is told where no frame tells.
+    """
     by_pack: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
         by_pack.setdefault(entry["shard"], []).append(entry)
@@ -163,15 +171,15 @@ def verify_packs(root: Path, entries: Iterable[Mapping[str, Any]], full: bool = 
         if not folder.is_dir():
             found |= {e["unit"]: [Finding(".", "", None, f"the folder of {name} is missing")] for e in members}
         elif full and shard_digest(folder)[:12] != name[-12:]:
-            found |= _locate(folder, members)
+            found |= _locate(folder, members, recorded or {})
         elif not full:
             found |= {e["unit"]: hits for e in members if (hits := _open_all(folder, e))}
     return found
 
 
-def _locate(folder: Path, members: list[Mapping[str, Any]]) -> dict[str, list[Finding]]:
+def _locate(folder: Path, members: list[Mapping[str, Any]], recorded: Mapping[str, Recorded]) -> dict[str, list[Finding]]:
     """The whole pack differs from its digest: which units are hit? All of them where no frame tells."""
-    found = {e["unit"]: _open_all(folder, e) or _read_all(folder, e) for e in members}
+    found = {e["unit"]: _open_all(folder, e) or _read_all(folder, e, recorded.get(e["unit"], {})) for e in members}
     hit = {unit: findings for unit, findings in found.items() if findings}
     shared = Finding("zarr.json", "", None, f"the metadata of {folder.name} differs from what was written")
     return hit or {unit: [shared] for unit in found}
@@ -185,12 +193,12 @@ def _open_all(folder: Path, entry: Mapping[str, Any]) -> list[Finding]:
                 return [Finding(f"{name}/zarr.json", name, None, "holds another number of frames than recorded")]
     except CorruptShard as error:
         return [Finding(error.file.removeprefix(f"{folder}/"), error.field, error.frame, error.what)]
-    except (StoreError, KeyError, TypeError, ValueError) as error:
+    except NOT_READABLE as error:
         return [Finding("zarr.json", "", None, str(error) or repr(error))]
     return []
 
 
-def _read_all(folder: Path, entry: Mapping[str, Any]) -> list[Finding]:
+def _read_all(folder: Path, entry: Mapping[str, Any], recorded: Recorded) -> list[Finding]:
     """Every frame, every byte of the unit's own files."""
     findings = []
     reader = PackedReader(folder, entry["unit"], entry["start"])
@@ -201,14 +209,26 @@ def _read_all(folder: Path, entry: Mapping[str, Any]) -> list[Finding]:
                 array.read(frame)
             except CorruptShard as error:
                 findings.append(Finding(f"{name}/{array.info.data_file}", name, frame, error.what))
+            except NOT_READABLE as error:
+                findings.append(Finding(f"{name}/zarr.json", name, None, str(error) or repr(error)))
+                break
     if findings:
         return findings
     pack = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if not p.is_dir()}
     try:
-        intact = digest_of_bytes(unpack(pack, entry["unit"], entry["start"], entry["frames"])) == entry["digest"]
-    except (StoreError, KeyError, TypeError, ValueError) as error:
+        files = unpack(pack, entry["unit"], entry["start"], entry["frames"])
+    except NOT_READABLE as error:
         return [Finding("zarr.json", "", None, str(error) or repr(error))]
-    return [] if intact else [Finding(f"{entry['unit']}/zarr.json", "", None, "metadata or labels differ from what was recorded")]
+    if digest_of_bytes(files) == entry["digest"]:
+        return []
+    differ = [n for n, (_, sha) in recorded.items() if n not in files or hashlib.sha256(files[n]).hexdigest() != sha]
+    shared = Finding(f"{entry['unit']}/zarr.json", "", None, "metadata or labels differ from what was recorded")
+    return [Finding(_in_pack(entry, n), n.rpartition("/")[0], None, "differs from what was recorded") for n in differ] or [shared]
+
+
+def _in_pack(entry: Mapping[str, Any], name: str) -> str:
+    """Where a unit's file is in its pack."""
+    return f"{entry['unit']}/{name}" if name == "zarr.json" or name.startswith(f"{FRAMES}/") else name
 
 
 def _is_image_metadata(name: str) -> bool:

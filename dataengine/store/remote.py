@@ -106,11 +106,12 @@ class BucketBackend:
     def items(self, prefix: str) -> list[Item]:
         import obstore
 
-        folder, _, name = prefix.rpartition("/")
+        folder = prefix.rpartition("/")[0] or None
 
         def body() -> list[Item]:
-            found = [Item(m["path"], m["size"], m["last_modified"].timestamp()) for page in obstore.list(self._store(), folder or None) for m in page]
-            return sorted((i for i in found if i.key.startswith(prefix)), key=lambda i: i.key)
+            listed = (about for page in obstore.list(self._store(), folder) for about in page)
+            found = [Item(a["path"], a["size"], a["last_modified"].timestamp()) for a in listed if a["path"].startswith(prefix)]
+            return sorted(found, key=lambda i: i.key)
 
         return self._run(prefix, body)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dataengine.errors import StoreError
 from dataengine.store.backend import Missing
-from dataengine.store.codecs import Decayed
+from dataengine.store.codecs import Decayed, Part, part_shape
 from dataengine.store.packs import ArraySlice, split_index
 from dataengine.store.range_cache import RangeCache
 from dataengine.store.shard import FRAMES, SCHEMA_VERSION, ShardReader, newer_schema
@@ -45,20 +45,21 @@ class RemoteArray:
         """(start, length) of a frame's bytes."""
         return self.index[frame]
 
-    def read(self, frame: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Frame `frame` in 0 … F-1. Raises CorruptShard, StoreError. Damage in the cache is fetched once more."""
+    def read(self, frame: int, out: np.ndarray | None = None, part: Part | None = None) -> np.ndarray:
+        """Frame `frame` in 0 … F-1, or a part of it. Raises CorruptShard, StoreError. Damage in the cache is fetched once more."""
         if not 0 <= frame < len(self):
             raise StoreError(f"{self.folder}: frame {frame} does not exist; there are {len(self)}, counted from 0")
-        result = np.empty(self.info.shape[1:], self.info.dtype) if out is None else out
+        whole = self.info.shape[1:]
+        result = np.empty(whole if part is None else part_shape(part, whole), self.info.dtype) if out is None else out
         if self.index[frame][0] == MISSING:
             result[...] = self.info.fill
             return result
         try:
-            self._decode(frame, result)
+            self._decode(frame, result, part)
         except Decayed:
             self.cache.drop(self.key)
             try:
-                self._decode(frame, result)
+                self._decode(frame, result, part)
             except Decayed as error:
                 raise self._corrupt(frame, str(error)) from None
         return result
@@ -72,9 +73,13 @@ class RemoteArray:
             self.read(frame, row)
         return out
 
-    def _decode(self, frame: int, out: np.ndarray) -> None:
+    def _decode(self, frame: int, out: np.ndarray, part: Part | None) -> None:
         (data,) = self.cache.get_ranges(self.key, [self.index[frame]])
-        self.info.chain.decode(np.frombuffer(data, np.uint8), out)
+        encoded = np.frombuffer(data, np.uint8)
+        if part is None:
+            self.info.chain.decode(encoded, out)
+        else:
+            self.info.chain.decode_part(encoded, part, self.info.shape[1:], out)
 
     def _corrupt(self, frame: int | None, what: str) -> CorruptShard:
         return CorruptShard(f"{self.cache.where}/{self.key}", self.folder.rpartition("/")[2], frame, what)

@@ -18,7 +18,17 @@ from typing import Any
 from dataengine.errors import StoreError
 from dataengine.record.video import Video
 from dataengine.store.backend import Backend, LocalBackend, Missing, is_remote, open_backend
-from dataengine.store.commits import CommitRecord, commit_bytes, describe_shard, entry_of, fold, make_manifest, parse_commit, shard_name, unit_name
+from dataengine.store.commits import (
+    CommitRecord,
+    commit_bytes,
+    describe_shard,
+    entry_of,
+    fold,
+    make_manifest,
+    parse_commit,
+    shard_name,
+    unit_name,
+)
 from dataengine.store.dataset import FORMAT, Dataset, check_head, open_dataset, open_or_create
 from dataengine.store.files import json_bytes
 from dataengine.store.packs import open_unit

@@ -4,11 +4,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataengine.errors import DataEngineError, StoreError
+from dataengine.errors import DataEngineError
 from dataengine.record.modalities import concrete_shape, modality
 from dataengine.store.codecs import crc32c
 from dataengine.store.shard import FRAMES, ShardReader, file_digests
 from dataengine.store.shard_file import CorruptShard
+
+NOT_READABLE = (DataEngineError, ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
+"""What reading an array may raise when its metadata is damaged: a codec's options, a dtype or a size that make no sense."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def verify_shard(directory: Path, decode: bool = True) -> list[Finding]:
     try:
         stored = (*reader.modalities, FRAMES)
         _ = reader.names, reader.frame_count, reader.size
-    except (StoreError, KeyError, TypeError, ValueError) as error:
+    except NOT_READABLE as error:
         return [Finding("zarr.json", "", None, str(error) or repr(error))]
     findings = [f for name in stored for f in _verify_array(reader, name, decode)]
     expected = {"zarr.json"} | {f"{name}/zarr.json" for name in stored} | {f"{name}/{_data_file(reader, name)}" for name in stored}
@@ -94,13 +97,13 @@ def _verify_array(reader: ShardReader, name: str, decode: bool) -> list[Finding]
         array = reader.array(name)
     except CorruptShard as error:
         return [Finding(f"{name}/{Path(error.file).name}", name, error.frame, error.what)]
-    except StoreError as error:
-        return [Finding(f"{name}/zarr.json", name, None, str(error))]
+    except NOT_READABLE as error:
+        return [Finding(f"{name}/zarr.json", name, None, str(error) or repr(error))]
     findings = []
     data = f"{name}/{array.info.data_file}"
     try:
         findings += _wrong_shape(reader, name)
-    except (DataEngineError, KeyError, TypeError, ValueError) as error:
+    except NOT_READABLE as error:
         findings.append(Finding(f"{name}/zarr.json", name, None, f"does not describe this video ({error})"))
     if array.unused_bytes():
         findings.append(Finding(data, name, None, f"{array.unused_bytes()} bytes belong to no frame"))
@@ -109,6 +112,9 @@ def _verify_array(reader: ShardReader, name: str, decode: bool) -> list[Finding]
             array.read(frame)
         except CorruptShard as error:
             findings.append(Finding(data, name, error.frame, error.what))
+        except NOT_READABLE as error:
+            findings.append(Finding(f"{name}/zarr.json", name, None, str(error) or repr(error)))
+            break
     return findings
 
 
@@ -128,5 +134,5 @@ def _wrong_shape(reader: ShardReader, name: str) -> list[Finding]:
 def _data_file(reader: ShardReader, name: str) -> str:
     try:
         return reader.array(name).info.data_file
-    except StoreError:  # reported already; the axes of a table entry tell the name
+    except NOT_READABLE:  # reported already; the axes of a table entry tell the name
         return "c.0.0" if name == FRAMES else ".".join(["c", "0"] + ["0"] * len(modality(name).shape))

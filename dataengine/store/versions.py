@@ -81,6 +81,32 @@ def load_manifest(backend: Backend, digest: str) -> dict[str, Any]:
     return manifest
 
 
+def trusted_entries(backend: Backend) -> list[dict[str, Any]]:
+    """Units of `main`; where its branch or manifest is damaged, of manifest.json. Raises StoreError when both are damaged.
+
+    Empty for a dataset without a version.
+    """
+    try:
+        log = read_log(backend)
+        if log:
+            return load_manifest(backend, log[-1]["manifest"])["units"]
+    except StoreError as error:
+        problem: StoreError | None = error
+    else:
+        problem = None
+    found = backend.get_tagged("manifest.json")
+    try:
+        copy = parse_object(found[0], "manifest.json") if found else {}
+    except StoreError as error:
+        copy, problem = {}, problem or error
+    if copy and copy.get("digest") == manifest_digest(copy):
+        return copy["units"]
+    if problem is None and not copy:
+        return []
+    first = problem or f"{backend.where}: manifest.json is damaged (its digest does not fit)"
+    raise StoreError(f"{first}; no intact manifest says what the dataset held: restore it from a copy") from problem
+
+
 def resolve(backend: Backend, version: str) -> str:
     """Digest of a branch, a tag, a digest, or the unique beginning of one. Raises StoreError naming what there is."""
     if _NAME.fullmatch(version) and (log := read_log(backend, version)):
