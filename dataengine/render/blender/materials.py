@@ -19,6 +19,8 @@ from dataengine.scene.spec import Material, Vector
 
 WHITE_LIMIT = 0.8
 """Albedo of good white paint. Makers' files say 1.0, which no surface reaches and which bleaches all shading."""
+GREY_SPREAD = 0.02
+"""A picture whose mean linear channels differ by less is a grey one."""
 PLANK_M = 0.14
 """Width of the boards of a wooden table top."""
 
@@ -104,15 +106,16 @@ def _smudged(s: Surface, spread: float = 0.25) -> Socket:
 
 
 def _textured(s: Surface) -> Socket:
-    """A photograph projected from the six sides of a box, tinted by the surface's colour. Its brightness is the relief."""
+    """A picture projected from the six sides of a box; a grey one takes the surface's colour on average, a coloured one keeps its own."""
     assert s.spec.texture is not None
     image = bpy.data.images.load(str(texture_path(s.spec.texture)), check_existing=True)
     picture = s.graph.add("ShaderNodeTexImage", {"Vector": s.at}, image=image, projection="BOX", projection_blend=0.15)
-    tint = np.asarray(s.spec.color) / max(*s.spec.color, 1e-6)
-    shader = {"base_color": s.graph.mix_colors(0.45, picture, s.graph.vector("MULTIPLY", picture, tuple(tint.tolist()))), "ior": 1.45}
-    if s.spec.kind == "metal":
-        shader["metallic"] = 0.5
-    return principled(s.graph, roughness=s.spec.roughness, **shader, **s.relief(picture, 0.01))
+    pixels = np.empty(len(image.pixels), np.float32)
+    image.pixels.foreach_get(pixels)
+    mean = pixels.reshape(-1, image.channels)[:, :3].astype(float) ** 2.2
+    grey = np.ptp(mean.mean(0)) < GREY_SPREAD
+    color = s.graph.vector("MULTIPLY", picture, tuple((np.asarray(s.spec.color) / max(mean.mean(), 0.02)).tolist())) if grey else picture
+    return principled(s.graph, base_color=color, roughness=s.spec.roughness, ior=1.45, **s.relief(picture, 0.01))
 
 
 def _metal(s: Surface) -> Socket:
