@@ -129,7 +129,7 @@ class ShardReader:
         """Reader of one array (a stored modality, or `frames`). Raises StoreError naming those stored."""
         reader = self._arrays.get(name)
         if reader is None:
-            if name != FRAMES and name not in self.modalities:
+            if not (self.directory / name / "zarr.json").exists() and name != FRAMES and name not in self.modalities:
                 raise StoreError(f"{self.directory}: " + unknown_name("modality", name, self.modalities))
             reader = self._arrays[name] = open_array(self.directory / name)
         return reader

@@ -1,0 +1,1 @@
+"""Pose estimators: data, models, diffusion, recipes, evaluation."""
