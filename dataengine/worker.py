@@ -36,7 +36,7 @@ def load_ready_robot(spec: DatasetSpec) -> Robot:
     """Robot, baked meshes and keypoints of a spec. Raises RobotError."""
     model = load_robot(spec.robot.name)
     if model.dof == 0:
-        raise RobotError(f"robot {model.name} has no moving joint ({len(model.joints)} fixed ones); give a robot that can move")
+        raise RobotError(f"robot {model.name} has no moving joint; give a robot that can move")
     return prepare_robot(model, load_link_meshes(model), spec.robot.keypoints)
 
 

@@ -14,7 +14,9 @@ from dataengine.render.executor import Executor
 from dataengine.render.progress import Progress
 from dataengine.render.zygote import Recipe
 from dataengine.robot.model import RobotModel
+from dataengine.scene.assets import texture_path
 from dataengine.scene.sample import sample_scene
+from dataengine.scene.shapes import load_mesh_file
 from dataengine.store.commits import unit_name
 from dataengine.store.dataset import Dataset, open_or_create
 from dataengine.worker import load_ready_robot
@@ -65,8 +67,13 @@ def at_least_one(**options: int | None) -> None:
 
 
 def check_scenes(spec: DatasetSpec, robot: RobotModel) -> None:
-    """Raise what stands in the way of every scene (a camera that never sees the robot, a broken mesh) before anything is
-    written or started. One good scene among the first few is enough: single videos that fail are quarantined later."""
+    """Raise what stands in the way of every scene (a camera that never sees the robot) or of some (a broken mesh or texture)
+    before anything is written or started. One good scene among the first few is enough: single videos that fail are
+    quarantined later."""
+    for name in spec.distractors.meshes:
+        load_mesh_file(name)
+    for name in spec.surroundings.textures:
+        texture_path(name)
     failed: SceneError | None = None
     for video in range(min(spec.videos, SCENES_TRIED)):
         try:
