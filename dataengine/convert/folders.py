@@ -1,7 +1,8 @@
 """Plain folders: `video-NNNNNN/<modality>/FFFFFF.png|exr` and `video-NNNNNN/labels.json`. Loses nothing, opens in any viewer.
 
 8- and 16-bit images are PNG as they are; depth is float32 EXR (metres), bit sets uint32 EXR, both in channel Y, which OpenCV
-reads, too; normals are 8-bit PNG of value + 128. `labels.json` holds the frame table column by column, with nan as null, and all the rest of the record.
+reads, too; normals are 8-bit PNG of value + 128. `labels.json` holds the frame table column by column, with nan as null, and
+all the rest of the record.
 """
 
 import math
