@@ -59,12 +59,12 @@ class Stream(IterableDataset[Tensors]):
         self.batches = batches
 
     def __iter__(self) -> Iterator[Tensors]:
-        b = self.batches
+        b, epoch = self.batches, self.batches.epoch
         worker = get_worker_info()
         turn, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for number, (start, stop) in enumerate(b.steps(b.epoch, b.place)):
+        for number, (start, stop) in enumerate(b.steps(epoch, b.place)):
             if number % workers == turn:
-                yield to_tensors(b.read(b.epoch, *b.share(start, stop)))
+                yield to_tensors(b.read(epoch, *b.share(start, stop)))
 
 
 class Loader:
