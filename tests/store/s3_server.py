@@ -96,7 +96,7 @@ def proxy_before(address: str) -> Iterator[Proxy]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any  # noqa: N815
+        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
