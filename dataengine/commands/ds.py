@@ -17,7 +17,7 @@ from dataengine.store.gc import collect_garbage
 from dataengine.store.repair import repair
 from dataengine.store.repository import Repository, create_repository, open_repository
 from dataengine.store.selection import chooser
-from dataengine.store.structure import ORPHAN, check_schema, check_structure, verify_units
+from dataengine.store.structure import ORPHAN, check_schema, check_structure, verify_older, verify_units
 from dataengine.store.verify import Finding
 from dataengine.store.versions import diff, read_log, tag, tags
 
@@ -114,7 +114,7 @@ def verify(location: str, quick: bool) -> int:
     """Every byte (or, with `quick`, sizes and indices). Exit code 1 when anything is damaged."""
     console, repository = _console(), open_repository(location)
     damaged = verify_units(repository, full=not quick)
-    structure = check_structure(repository)
+    structure = check_structure(repository) + ([] if quick else [finding for _, finding in verify_older(repository).values()])
     if not damaged:
         structure += check_schema(repository, repository.manifest()["units"] if repository.units() else ())
     notes = [f for f in structure if f.what == ORPHAN]
@@ -142,7 +142,8 @@ def mend(location: str, workers: int | None, serial: bool) -> int:
         done = repair(repository, render)
     for name in done.rewritten:
         console.print(f"rewritten: {name}")
-    console.print(f"{len(done.rendered)} videos rendered again, {len(done.rewritten)} files rewritten; version {done.manifest[:12]} as before")
+    counts = f"{len(done.rendered)} videos rendered again, {len(done.rewritten)} files rewritten"
+    console.print(f"{counts}; version {done.manifest[:12]} as before")
     return 0
 
 

@@ -106,7 +106,9 @@ def open_dataset_of(spec: DatasetSpec, out: Path, console: Console) -> Dataset:
         pass  # the store knows what to say
     dataset = open_or_create(out, identity, spec.digest(), spec.name, planned=spec.videos)
     dataset.clean_staging()
-    for damage in dataset.check_existing():
+    if (count := len(dataset.videos())) > 100:
+        console.print(f"checking the {count} videos that are there …")
+    for damage in dataset.check_existing(full=True):  # 20 ms a video, against seconds for rendering one
         console.print(f"[yellow]{damage.unit} was damaged ({damage.findings[0]}); moved to {damage.moved_to}, it will be rendered again[/]")
     return dataset
 
