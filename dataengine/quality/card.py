@@ -145,7 +145,7 @@ def markdown(facts: CardFacts) -> str:
         _front_matter(facts),
         f"# {facts.name}\n\n{_summary(facts)}\n",
         "## Contents\n\n" + _table(("split", "videos", "frames"), _splits(m)),
-        _table(("modality", "type", "unit", "meaning"), [(f"`{o.name}`", o.dtype, o.unit, o.meaning) for o in map(modality, facts.modalities)]),
+        _table(("modality", "type", "unit", "meaning"), _modality_rows(facts)),
         "## Distributions\n\n" + _distributions(facts.coverage),
         "## Assets and licences\n\n" + _licences(facts),
         "## Versions\n\n" + _versions(facts),
@@ -239,6 +239,10 @@ def _splits(manifest: dict[str, Any]) -> list[tuple[str, ...]]:
     for entry in manifest["units"]:
         frames[entry["split"]] += entry["frames"]
     return [(split, str(len(videos)), str(frames[split])) for split, videos in sorted(manifest["splits"].items())]
+
+
+def _modality_rows(facts: CardFacts) -> list[tuple[str, ...]]:
+    return [(f"`{m.name}`", m.dtype, m.unit, m.meaning) for m in map(modality, facts.modalities)]
 
 
 def _distributions(c: Coverage) -> str:

@@ -192,9 +192,8 @@ class Dataset:
             packed = self.packed()
         except StoreError:  # all manifests are damaged, which the structural check says; the shards can still be checked
             packed = {}
-        moved = {unit: e for unit, e in packed.items() if not self._own_shard(unit)}
-        in_packs = verify_packs(self.path, moved.values(), full, self._recorded(moved))
-        found = {unit: (*in_packs.get(unit, ()), *self._findings(unit, full, unit in moved)) for unit in self.videos()}
+        in_packs = verify_packs(self.path, packed.values(), full, self._recorded(packed))
+        found = {unit: (*in_packs.get(unit, ()), *self._findings(unit, full, unit in packed)) for unit in self.videos()}
         return {unit: findings for unit, findings in found.items() if findings}
 
     def videos(self) -> list[str]:
@@ -264,9 +263,6 @@ class Dataset:
             with suppress(StoreError):
                 found[unit] = read_commit(self._commit_path(unit)).files
         return found
-
-    def _own_shard(self, unit: str) -> bool:
-        return any((self.path / "shards").glob(f"{unit}-*"))
 
     def _available(self) -> str:
         units = self.videos()

@@ -14,7 +14,7 @@ from dataengine.store.curate import origin_of, unit_files
 from dataengine.store.files import json_bytes
 from dataengine.store.packs import Files, build_pack, digest_of_bytes
 from dataengine.store.repository import Repository
-from dataengine.store.structure import check_structure, verify_units
+from dataengine.store.structure import check_structure, verify_older, verify_units
 from dataengine.store.verify import NOT_READABLE
 from dataengine.store.versions import HEADS, MAIN, MANIFESTS, advance, read_log, sealed, trusted_entries
 
@@ -53,6 +53,7 @@ def repair(repository: Repository, render: Render) -> Repaired:
     for shard in sorted({e["shard"] for e in suspects.values()}):
         members = [e for e in entries if e["shard"] == shard]
         _mend_shard(repository, shard, _whole_shard(repository, members, fresh))
+    rewritten += _mend_older(repository, known, fresh)
     for unit, entry in suspects.items():
         if _write_record(repository, entry, fresh.get(unit)):
             rewritten.append(f"commits/{unit}.json")
@@ -124,6 +125,17 @@ def _mend_shard(repository: Repository, shard: str, files: Files) -> None:
         if held is None or held[0] != data:
             repository.backend.put(prefix + name, data)
     repository.backend.delete([i.key for i in repository.backend.items(prefix) if i.key[len(prefix) :] not in files])
+
+
+def _mend_older(repository: Repository, known: Mapping[str, Mapping[str, Any]], fresh: Mapping[str, Files]) -> list[str]:
+    """Shards of older versions from the current version's copy of the same content, where it has one."""
+    mended = []
+    for shard, (entry, _) in verify_older(repository).items():
+        now = known.get(entry["unit"])
+        if "start" not in entry and now is not None and now["digest"] == entry["digest"]:
+            _mend_shard(repository, shard, fresh.get(entry["unit"]) or unit_files(repository, now))
+            mended.append(f"shards/{shard}")
+    return mended
 
 
 def _write_record(repository: Repository, entry: Mapping[str, Any], files: Files | None) -> bool:

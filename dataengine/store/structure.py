@@ -15,10 +15,10 @@ from dataengine.store.commits import CommitRecord, entry_of, manifest_digest, pa
 from dataengine.store.curate import schema_of
 from dataengine.store.dataset import Dataset
 from dataengine.store.files import json_bytes
-from dataengine.store.packs import verify_packs
+from dataengine.store.packs import digest_of_bytes, verify_packs
 from dataengine.store.repository import Repository
 from dataengine.store.verify import NOT_READABLE, Finding, compare_files, verify_shard
-from dataengine.store.versions import HEADS, MAIN, MANIFESTS, TAGS, is_sealed, parse_object, read_log, trusted_entries
+from dataengine.store.versions import HEADS, MAIN, MANIFESTS, TAGS, is_sealed, load_manifest, parse_object, read_log, trusted_entries
 
 ORPHAN = "orphaned: no commit and no version refers to it; `ds gc` removes it"
 
@@ -71,6 +71,28 @@ def check_structure(repository: Repository) -> list[Finding]:
         else:
             manifests[digest] = manifest
     return found + _check_versions(repository, manifests, records) + _check_shards(repository, manifests, records)
+
+
+def verify_older(repository: Repository) -> dict[str, tuple[dict[str, Any], Finding]]:
+    """{shard: (entry, finding)} of damaged shards that only older versions or tags use, as after compaction."""
+    backend = repository.backend
+    current = {e["shard"] for e in _entries(repository)}
+    older: dict[str, dict[str, Any]] = {}
+    for item in backend.items(MANIFESTS):
+        try:
+            manifest = load_manifest(backend, item.key[len(MANIFESTS) : -5])
+        except StoreError:  # reported by the structural check
+            continue
+        older |= {e["shard"]: e for e in manifest["units"] if e["shard"] not in current}
+    found = {}
+    for shard, entry in sorted(older.items()):
+        prefix = f"shards/{shard}/"
+        files = {i.key[len(prefix) :]: backend.get(i.key) for i in backend.items(prefix)}
+        if not files:
+            continue  # missing shards are reported by the structural check
+        if digest_of_bytes(files)[:12] != shard[-12:]:
+            found[shard] = entry, Finding(f"shards/{shard}", "", None, f"{entry['unit']} as an older version holds it is damaged")
+    return found
 
 
 def check_schema(repository: Repository, entries: Iterable[Mapping[str, Any]]) -> list[Finding]:

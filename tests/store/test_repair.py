@@ -15,7 +15,7 @@ from dataengine.store.dataset import open_dataset
 from dataengine.store.gc import collect_garbage
 from dataengine.store.repair import repair
 from dataengine.store.repository import Repository, open_repository
-from dataengine.store.structure import check_schema, check_structure, verify_units
+from dataengine.store.structure import check_schema, check_structure, verify_older, verify_units
 from tests.store.synthetic import new_dataset, synthetic_video
 from tests.store.test_versions import LATER, fill, small_video
 
@@ -56,7 +56,7 @@ def where_found(repository: Repository) -> set[str]:
         open_repository(repository.where)
     except StoreError:
         return {"dataset.json"}
-    named = {f.file for f in check_structure(repository)}
+    named = {f.file for f in check_structure(repository)} | {f.file for _, f in verify_older(repository).values()}
     for unit, findings in verify_units(repository).items():
         named |= {f"{unit}:{f.file}" for f in findings} | {f.file for f in findings if f.file.startswith("commits/")}
     return named
@@ -145,6 +145,15 @@ def test_what_can_be_derived_is_not_rendered(relative: str, how: str, tmp_path: 
     assert where_found(repository) or relative == "rubbish"
     assert repair(repository, never).manifest == manifest["digest"]
     assert where_found(repository) == set() and repository.manifest() == manifest == open_dataset(repository.where).manifest()
+
+
+def test_an_older_versions_shard_is_found_and_mended_from_the_pack(tmp_path: Path) -> None:
+    repository = fill(tmp_path / "out", range(3))
+    shard = f"shards/{repository.manifest()['units'][1]['shard']}"
+    compact(repository)
+    flip(Path(repository.where) / shard / "rgb" / "c.0.0.0.0", 99)
+    assert where_found(repository) == {shard}
+    assert repair(repository, never).rewritten == (shard,) and where_found(repository) == set()
 
 
 def test_a_lost_shard_is_rendered_again(tmp_path: Path) -> None:
