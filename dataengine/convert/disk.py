@@ -98,8 +98,11 @@ def write_exr(path: Path, channels: Mapping[str, Array]) -> None:
     parts = {name: OpenEXR.Channel(name, np.ascontiguousarray(pixels)) for name, pixels in channels.items()}
     with files.reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with OpenEXR.File(header, parts) as out:
-            out.write(str(path))
+        try:
+            with OpenEXR.File(header, parts) as out:
+                out.write(str(path))
+        except RuntimeError as error:  # its own form of an OSError, without a number
+            raise ConvertError(f"{path} cannot be written: {error}; check free space and permissions") from None
 
 
 def write_grey_exr(path: Path, image: Array) -> None:

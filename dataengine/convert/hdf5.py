@@ -44,8 +44,11 @@ def export_hdf5(videos: Iterable[Video], out: Path) -> int:
             path = out / f"{count:06d}" / f"{f}.hdf5"
             with files.reported(path):
                 path.parent.mkdir(exist_ok=True)
-                with h5py.File(path, "w") as file:
-                    _write_frame(file, video, f)
+                try:
+                    with h5py.File(path, "w") as file:
+                        _write_frame(file, video, f)
+                except RuntimeError as error:  # HDF5 tells a full disk so when it closes a file
+                    raise ConvertError(f"{path} cannot be written: {error}; check free space and permissions") from None
         count += 1
     return count
 
