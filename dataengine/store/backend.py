@@ -17,6 +17,10 @@ from dataengine.errors import StoreError
 from dataengine.store import files
 
 
+PROBE = ".conditional-write-test"
+"""Prefix of the objects by which a store's conditional writes are tested."""
+
+
 class Missing(StoreError):
     """No object has this key."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dataengine.errors import StoreError
-from dataengine.store.backend import Item
+from dataengine.store.backend import PROBE, Item
 from dataengine.store.repository import Repository
 from dataengine.store.versions import HEADS, MANIFESTS, branches, forget, load_manifest, read_log, tags
 
@@ -54,6 +54,7 @@ def collect_garbage(repository: Repository, grace_s: float = GRACE_S, dry_run: b
             forget(repository.backend, branch, drop)
         repository.backend.delete([i.key for i in old_manifests])
         repository.backend.delete([i.key for i in old_shards])
+        repository.backend.delete([i.key for i in repository.backend.items(f"{PROBE}/") if i.modified_s <= now - grace_s])
     return Garbage(names, digests, sum(i.size for i in old_shards) + sum(i.size for i in old_manifests))
 
 

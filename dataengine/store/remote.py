@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from dataengine.errors import StoreError
-from dataengine.store.backend import Item, Missing
+from dataengine.store.backend import PROBE, Item, Missing
 
 T = TypeVar("T")
 ATTEMPTS = 6
 FIRST_WAIT_S = 0.05
 TIMEOUT_S = 30.0
-PROBE = ".conditional-write-test"
+
+_used_in: set[int] = set()
+"""Processes, of this one and its ancestors, that started obstore's threads."""
 
 _ADVICE = {
     "NoSuchBucket": "the bucket does not exist; create it or correct the address",
@@ -48,7 +50,6 @@ class BucketBackend:
     def __init__(self, bucket: str, prefix: str, attempts: int = ATTEMPTS, timeout_s: float = TIMEOUT_S) -> None:
         self.bucket, self.prefix, self.attempts, self.timeout_s = bucket, prefix, attempts, timeout_s
         self._client: Any = None
-        self._pid = 0
 
     def __getstate__(self) -> tuple[str, str, int, float]:
         return self.bucket, self.prefix, self.attempts, self.timeout_s
@@ -146,7 +147,7 @@ class BucketBackend:
     def _store(self) -> Any:
         if self._client is None:
             self._client = _make_client(self.bucket, self.prefix, self.timeout_s, self.where)
-            self._pid = os.getpid()
+            _used_in.add(os.getpid())
         return self._client
 
     def _once(self, key: str, data: bytes, mode: Any) -> bool:
@@ -180,7 +181,7 @@ class BucketBackend:
 
     def _run(self, key: str, body: Callable[[], T], ignore_missing: bool = False) -> T:
         """`body` with retries; obstore's exceptions become StoreError of one line."""
-        if self._client is not None and self._pid != os.getpid():
+        if _used_in and os.getpid() not in _used_in:
             raise StoreError(
                 f"{self.where}: this process was forked after the store was opened, which its client does not survive; "
                 "start workers with 'spawn'"
