@@ -1,8 +1,8 @@
 """This project's pipeline on given scenes in a process of its own, and the converged references that both pipelines are judged by.
 
-`python benchmarks/our_pipeline.py ours SCENE.json OUT_DIR --core 0` runs a scene exactly as a render worker does (sampled scene in,
-committed and validated shard out) and writes OUT_DIR/ours.npz (the stored colour pictures) and OUT_DIR/ours.json (seconds per frame).
-`python benchmarks/our_pipeline.py reference SCENE.json OUT_DIR` writes OUT_DIR/reference.npz.
+`python -m benchmarks.our_pipeline ours SCENE.json OUT_DIR … --core 0` runs scenes exactly as a render worker does (scene in, committed and
+validated shard out) and writes OUT_DIR/ours.npz (the stored colour pictures) and OUT_DIR/ours.json (seconds per frame).
+`python -m benchmarks.our_pipeline reference SCENE.json OUT_DIR` writes OUT_DIR/reference.npz.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,30 +28,52 @@ CROP = (0.25, 0.75)
 """Part of width and of height, centred, that references are rendered for and pictures compared in."""
 
 
-def run_worker(scene_file: Path, out: Path) -> None:
-    """Render, label, check and commit one scene through the worker's own code path."""
+def run_worker(jobs: Sequence[tuple[Path, Path]]) -> None:
+    """Render, label, check and commit scenes through the worker's own code path: set up once, then one fork per scene.
+
+    jobs: (scene file, output folder). RuntimeError when a fork fails.
+    """
     from dataengine import worker
     from dataengine.config.spec import DatasetSpec
     from dataengine.scene.spec import SceneSpec
-    from dataengine.store.dataset import open_dataset, open_or_create
-    from dataengine.store.shard import read_shard
 
-    scene = SceneSpec.model_validate_json(scene_file.read_text())
-    # what the worker needs of its preset besides the scene: robot and keypoints
-    spec = DatasetSpec.model_validate({"robot": {"name": scene.robot.name, "keypoints": scene.keypoint_sets}})
+    first = SceneSpec.model_validate_json(jobs[0][0].read_text())
+    # what the worker needs of a preset besides the scenes: robot and keypoints
+    spec = DatasetSpec.model_validate({"robot": {"name": first.robot.name, "keypoints": first.keypoint_sets}})
     handle = worker.setup({"spec": spec.model_dump_json()})
     while not callable(handle):
         handle = worker.setup({"spec": spec.model_dump_json()})
+    for scene_file, out in jobs:
+        out.mkdir(parents=True, exist_ok=True)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                _run_scene(handle, spec, scene_file, out)
+                code = 0
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(code)  # Blender must not clean up what it shares with the parent
+        if os.waitpid(pid, 0)[1]:
+            raise RuntimeError(f"{scene_file} failed, see above")
+        (out / "done").touch()
+
+
+def _run_scene(handle: Any, spec: Any, scene_file: Path, out: Path) -> None:
+    from dataengine.scene.spec import SceneSpec
+    from dataengine.store.dataset import open_dataset, open_or_create
+
+    scene = SceneSpec.model_validate_json(scene_file.read_text())
     identity = spec.model_dump(mode="json", exclude={"videos", "limits"})
+    shutil.rmtree(out / "dataset", ignore_errors=True)
     open_or_create(out / "dataset", identity, spec.digest(), spec.name, planned=1)
     cpu, wall = time.process_time(), time.perf_counter()
     receipt = handle({"video": scene.video, "dataset": str(out / "dataset"), "scene": scene.model_dump(mode="json")})
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     stages = {name: seconds / scene.frames for name, seconds in receipt["cpu_s"].items()}
     stages["other"] = cpu / scene.frames - sum(stages.values())
-    dataset = open_dataset(out / "dataset")
-    video = read_shard(dataset.path / "shards" / dataset.record(scene.video).shard, ("rgb",))
-    np.savez(out / "ours.npz", colors=video.images["rgb"])
+    np.savez(out / "ours.npz", colors=open_dataset(out / "dataset").reader(scene.video).video(("rgb",)).images["rgb"])
     (out / "ours.json").write_text(
         json.dumps({"cpu_s": stages, "wall_s": {"all": wall / scene.frames}, "bytes": receipt["bytes"] / scene.frames})
     )
@@ -108,19 +134,20 @@ def crop(image: NDArray) -> NDArray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=("ours", "reference"))
-    parser.add_argument("scene", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("jobs", type=Path, nargs="+", metavar="SCENE OUT_DIR")
     parser.add_argument("--core", type=int, nargs="+", default=[0])
     parser.add_argument("--frame", type=int, default=1)
     parser.add_argument("--samples", type=int, default=REFERENCE_SAMPLES)
     parser.add_argument("--caustics", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     os.sched_setaffinity(0, args.core)
-    args.out.mkdir(parents=True, exist_ok=True)
+    jobs = list(zip(args.jobs[::2], args.jobs[1::2], strict=True))
     if args.task == "ours":
-        run_worker(args.scene, args.out)
-    else:
-        run_reference(args.scene, args.out, args.frame, args.samples, args.caustics)
+        run_worker(jobs)
+        return
+    ((scene, out),) = jobs
+    out.mkdir(parents=True, exist_ok=True)
+    run_reference(scene, out, args.frame, args.samples, args.caustics)
 
 
 if __name__ == "__main__":
