@@ -16,6 +16,8 @@ from dataengine.record.video import Video
 
 FAR_OFF = 0.05
 """Share of the image width by which true poses do not miss their masks' middles."""
+WORST_FIT = 0.03
+"""Median distance between posed coordinates and depth, over the diagonal, above which a fit is not believed."""
 Key = tuple[int, str]
 """Instance id and model: in some sequences the ids change their objects."""
 
@@ -79,7 +81,7 @@ def _video(metas: list[Path], top: Path, truths: dict[str, Path], models: dict[s
                 sizes.setdefault(i.key, posed[1])
         for i in instances:
             pose = row["T_cam_object"][keys.index(i.key)]
-            if i.class_id and np.isnan(pose).all() and (found := _fit(image, i.value, row["K"])):
+            if np.isnan(pose).all() and (found := _fit(image, i.value, row["K"])):
                 diagonal, pose[:] = found
                 fitted += 1
                 sizes.setdefault(i.key, diagonal * _proportions(i, image, models))
@@ -90,7 +92,7 @@ def _video(metas: list[Path], top: Path, truths: dict[str, Path], models: dict[s
         | ({"size_m": sizes[key].tolist()} if key in sizes else {})
         for k, key in enumerate(keys)
     ]
-    notes = [f"{fitted} object poses fitted to coordinates and depth, as no gts file states them"] if fitted else []
+    notes = ["object poses that no gts file states were fitted to coordinates and depth, as NOCS does itself"] if fitted else []
     scene = {
         "format": "nocs",
         "origin": metas[0].parent.relative_to(top).as_posix(),
@@ -181,12 +183,16 @@ def _pose_and_size(RT: Array, extent: Array, turned: bool) -> tuple[Array, Array
 
 
 def _fit(image: dict[str, Array], value: int, K: Array) -> tuple[float, Array] | None:
-    """Diagonal (m) and pose (our axes) from coordinates and depth."""
+    """Diagonal (m) and pose (our axes) from coordinates and depth; None where they do not agree, as on things without coordinates."""
     if "coord" not in image or "depth" not in image:
         return None
     here = (image["mask"] == value) & (image["depth"] > 0)
-    fit = fit_similarity(unit_points(image["coord"], here), camera.backproject(K, image["depth"])[here])
-    return None if fit is None else (fit[0], se3.make(fit[1] @ FROM_OURS, fit[2]))
+    unit, points = unit_points(image["coord"], here), camera.backproject(K, image["depth"])[here]
+    if (fit := fit_similarity(unit, points)) is None:
+        return None
+    diagonal, R, t = fit
+    residual_m = np.median(np.linalg.norm(diagonal * unit @ R.T + t - points, axis=1))
+    return (diagonal, se3.make(R @ FROM_OURS, t)) if residual_m < WORST_FIT * diagonal else None
 
 
 def _proportions(i: _Instance, image: dict[str, Array], models: dict[str, Path]) -> Array:

@@ -35,7 +35,7 @@ def fit_similarity(source: Array, target_m: Array) -> tuple[float, Array, Array]
 def _umeyama(a: Array, b: Array) -> tuple[float, Array, Array] | None:
     mean_a, mean_b = a.mean(0), b.mean(0)
     U, D, Vt = np.linalg.svd((b - mean_b).T @ (a - mean_a) / len(a))
-    if D[1] < 1e-9 * max(D[0], 1e-30):  # all on a line
+    if D[1] <= 1e-9 * D[0]:  # all on a line or in one point
         return None
     S = np.diag([1.0, 1.0, np.sign(np.linalg.det(U) * np.linalg.det(Vt))])
     R = U @ S @ Vt

@@ -115,6 +115,7 @@ def test_similarity_fit_refuses_what_does_not_determine_it():
     line = np.linspace(0, 1, 50)[:, None] * [1.0, 2.0, 3.0]
     assert fit_similarity(line, line) is None
     assert fit_similarity(np.eye(3), np.eye(3)) is None
+    assert fit_similarity(np.ones((50, 3)), np.random.default_rng(0).random((50, 3))) is None
 
 
 # ---- hand-written frames ---------------------------------------------------------------------------------------------
