@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks import image_quality
 from benchmarks.our_pipeline import crop
+from dataengine.config.spec import QUALITY
 
 PRESET = "simrgbd_franka"
 VIDEOS = (0, 1, 2)
@@ -29,8 +30,10 @@ STOCK = {"16/4": (16, 4), "4/2": (4, 2)}
 """name → samples per pixel of colour, of infrared."""
 
 Settings = tuple[int, str, str]
-OURS: dict[str, Settings] = {"draft": (1, "FAST", "FAST"), "train": (4, "HIGH", "FAST")} | {
-    f"{spp} spp": (spp, "HIGH", "FAST") for spp in (2, 3, 6, 8, 10, 12)
+LADDER = {"NONE": (2, 3, 4, 6, 8, 10), "FAST": (2, 4, 8, 12)}
+"""prefilter → samples per pixel that are tried, denoiser quality HIGH."""
+OURS: dict[str, Settings] = {"draft": QUALITY["draft"], "train": QUALITY["train"]} | {
+    f"{spp} {prefilter}": (spp, "HIGH", prefilter) for prefilter, ladder in LADDER.items() for spp in ladder
 }
 """name → samples per pixel, denoiser quality, prefilter."""
 
