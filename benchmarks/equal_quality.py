@@ -30,7 +30,7 @@ STOCK = {"16/4": (16, 4), "4/2": (4, 2)}
 """name → samples per pixel of colour, of infrared."""
 
 Settings = tuple[int, str, str]
-LADDER = {"NONE": (2, 3, 4, 6, 8, 10), "FAST": (2, 4, 8, 12)}
+LADDER = {"NONE": (2, 3, 4, 6, 8, 10), "FAST": (2, 8)}
 """prefilter → samples per pixel that are tried, denoiser quality HIGH."""
 OURS: dict[str, Settings] = {"draft": QUALITY["draft"], "train": QUALITY["train"]} | {
     f"{spp} {prefilter}": (spp, "HIGH", prefilter) for prefilter, ladder in LADDER.items() for spp in ladder
