@@ -8,6 +8,7 @@ where it stopped.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -37,14 +38,14 @@ OURS: dict[str, Settings] = {"draft": QUALITY["draft"], "train": QUALITY["train"
 }
 """name → samples per pixel, denoiser quality, prefilter."""
 
-BOTH_CORES = (0, 1)
+CORES = sorted(os.sched_getaffinity(0))
 
 
 def measure_references(work: Path) -> dict[str, Any]:
     """Four renders of 128 samples of one frame of each scene."""
     for video in VIDEOS:
         scene = scene_file(work, video, "given")
-        _once(work / f"{video}" / "reference", "our_pipeline", "--frame", FRAME, "reference", scene)
+        _once(work / f"{video}" / "reference", "our_pipeline", "--frame", FRAME, "reference", scene, cores=CORES[-1:])
     return {"videos": len(VIDEOS), "samples": 512}
 
 
@@ -70,7 +71,7 @@ def measure_ours(work: Path) -> dict[str, Any]:
         if not (folder / "done").exists()
     ]
     if jobs:
-        _run("our_pipeline", work / "ours.log", "ours", *(path for job in jobs for path in job), "--core", 0)
+        _run("our_pipeline", work / "ours.log", "ours", *(path for job in jobs for path in job), "--core", CORES[0])
     return {name: summary(work, folders[name], "ours") | {"settings": list(OURS[name])} for name in OURS}
 
 
@@ -80,7 +81,7 @@ def measure_two_threads(work: Path) -> dict[str, Any]:
     for name, (rgb, ir) in STOCK.items():
         folder = work / f"{VIDEOS[0]}" / f"stock {rgb}-{ir} two threads"
         scene = scene_file(work, VIDEOS[0], "given")
-        _once(folder, "stock_blenderproc", "--rgb-samples", rgb, "--ir-samples", ir, scene, cores=BOTH_CORES)
+        _once(folder, "stock_blenderproc", "--rgb-samples", rgb, "--ir-samples", ir, scene, cores=CORES[:2])
         times = json.loads((folder / "stock.json").read_text())
         out[name] = {"cpu_s": sum(times["cpu_s"].values()), "wall_s": sum(times["wall_s"].values())}
     return out
@@ -130,7 +131,7 @@ def cheapest_as_good(ours: Mapping[str, Mapping[str, Any]], stock: Mapping[str, 
     return min(as_good, key=lambda name: ours[name]["cpu_s"], default=None)
 
 
-def _once(folder: Path, module: str, *arguments: object, cores: Sequence[int] = (0,)) -> None:
+def _once(folder: Path, module: str, *arguments: object, cores: Sequence[int] = CORES[:1]) -> None:
     """Run a module of this folder with these arguments and its output folder, unless that is complete."""
     if (folder / "done").exists():
         return
