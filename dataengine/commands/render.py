@@ -8,7 +8,7 @@ from rich.console import Console
 
 from dataengine.config.loader import load_spec
 from dataengine.config.spec import DatasetSpec, LimitSpec
-from dataengine.errors import ConfigError, RenderError, SceneError, StoreError
+from dataengine.errors import ConfigError, Interrupted, RenderError, SceneError, StoreError
 from dataengine.render.driver import Callbacks, GivenUp, run_units
 from dataengine.render.executor import Executor
 from dataengine.render.progress import Progress
@@ -43,7 +43,11 @@ def render(preset: str, out: Path, overrides: Sequence[str], workers: int | None
         callbacks = Callbacks(
             request=lambda video: {"video": video, "dataset": str(dataset.path.resolve())}, quarantined=quarantine_in(dataset)
         )
-        run_units(todo, executor, spec.limits, progress, callbacks, safe_before=committed)
+        try:
+            run_units(todo, executor, spec.limits, progress, callbacks, safe_before=committed)
+        except Interrupted:  # the last videos may have been committed while the workers were being stopped
+            safe = f"{len(dataset.videos())} of {spec.videos} videos are safe"
+            raise Interrupted(f"stopped: {safe}; run the same command to go on") from None
     dataset.clean_staging()
     manifest = dataset.write_manifest()
     given_up = dataset.quarantined()
