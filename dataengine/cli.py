@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
+from dataengine.commands.ds_cli import Ds
 from dataengine.errors import DataEngineError, Interrupted
 
 Set = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help="override a field, e.g. camera.distance_m=1.2")]
@@ -116,6 +117,37 @@ class Report:
 
 
 @dataclass
+class Export:
+    """Write a dataset in another project's layout: simrgbd, ndds, bop, coco, nocs, sope, hdf5, folders."""
+
+    dataset: Dataset
+    format: Annotated[Positional[str], arg(metavar="FORMAT")]
+    out: Annotated[Path, arg(help="new folder")]
+    videos: Annotated[tuple[int, ...], arg(help="only these videos")] = ()
+
+    def run(self) -> int:
+        from dataengine.commands.convert import export_dataset
+
+        return export_dataset(self.dataset, self.format, self.out, self.videos)
+
+
+@dataclass
+class Import:
+    """Read a folder in another project's layout into a dataset."""
+
+    format: Annotated[Positional[str], arg(metavar="FORMAT")]
+    source: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    out: Annotated[Path, arg(help="new dataset folder")]
+    frames_per_video: Annotated[int | None, arg(help="cut long sequences; default: as the layout says")] = None
+    split: str = "train"
+
+    def run(self) -> int:
+        from dataengine.commands.convert import import_folder
+
+        return import_folder(self.format, self.source, self.out, None, self.frames_per_video, self.split)
+
+
+@dataclass
 class Doctor:
     """Versions, machine and missing pieces, for bug reports."""
 
@@ -133,6 +165,9 @@ Command = (
     | Annotated[Explain, subcommand("explain")]
     | Annotated[Replay, subcommand("replay")]
     | Annotated[Report, subcommand("report")]
+    | Annotated[Export, subcommand("export")]
+    | Annotated[Import, subcommand("import")]
+    | Annotated[Ds, subcommand("ds")]
     | Annotated[Doctor, subcommand("doctor")]
 )
 
