@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dataengine.config.spec import DatasetSpec
+from dataengine.commands.spec import rendered_spec
 from dataengine.errors import DataEngineError, RenderError
 from dataengine.record.video import Video
 from dataengine.render.zygote import Recipe, Zygote
@@ -25,7 +25,7 @@ def replay(folder: Path, video: int, frame: int | None, out: Path | None) -> int
         old = reader.video()
     if frame is not None and not 0 <= frame < old.frame_count:
         raise DataEngineError(f"video {video} has no frame {frame}; it has {old.frame_count}, 0 to {old.frame_count - 1}")
-    spec = DatasetSpec.model_validate(dataset.spec)
+    spec = rendered_spec(dataset)
     with tempfile.TemporaryDirectory(prefix="dataengine-replay-") as scratch:
         again = open_or_create(Path(scratch) / "dataset", dataset.spec, dataset.spec_digest, dataset.name)
         with Zygote(Recipe("dataengine.worker:setup", {"spec": spec.model_dump_json()})) as zygote:

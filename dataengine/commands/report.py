@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dataengine.config.spec import DatasetSpec
+from dataengine.commands.spec import is_rendered, rendered_spec
 from dataengine.errors import StoreError
 from dataengine.quality.coverage import coverage
 from dataengine.record.video import Video
@@ -60,7 +60,9 @@ def read_videos(dataset: Dataset, indices: list[int], modalities: tuple[str, ...
 
 def whole_coverage(dataset: Dataset):
     """Coverage statistics of all committed videos; images are not read."""
-    model = load_robot(DatasetSpec.model_validate(dataset.spec).robot.name)
+    if not is_rendered(dataset):
+        return coverage(read_videos(dataset, [r.video for r in dataset.committed().values()], modalities=()))
+    model = load_robot(rendered_spec(dataset).robot.name)
     limits = {name: (float(a), float(b)) for name, a, b in zip(model.actuated, model.q_lower, model.q_upper, strict=True)}
     return coverage(read_videos(dataset, [r.video for r in dataset.committed().values()], modalities=()), limits)
 

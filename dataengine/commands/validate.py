@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from dataengine.config.spec import DatasetSpec
+from dataengine.commands.spec import rendered_spec
 from dataengine.quality.validate import Validation, validate_video
 from dataengine.store.dataset import open_dataset
 from dataengine.worker import load_ready_robot
@@ -17,7 +17,7 @@ def validate(folder: Path) -> int:
     """Exit code 1 when a label or a byte is wrong."""
     console = Console(highlight=False, soft_wrap=True)
     dataset = open_dataset(folder)
-    robot = load_ready_robot(DatasetSpec.model_validate(dataset.spec))
+    robot = load_ready_robot(rendered_spec(dataset))
     total, lines = Validation(0, ()), []
     damaged = dataset.verify(full=True)
     for unit, findings in damaged.items():

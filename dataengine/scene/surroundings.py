@@ -92,9 +92,7 @@ def draw_table(spec: SurroundingsSpec, draws: Draws) -> Table:
         (top, draws.uniform("table.leg_m", 0.04, 0.08), float(is_round)),
         (size, size * aspect, height),
         T,
-        with_texture(
-            draws, "table", draw_material(draws, "table.material", spec.table_materials, calm=True), spec.textures, spec.texture_share
-        ),
+        with_texture(draws, "table", material, spec.textures, spec.texture_share),
         "table",
     )
     return Table(T, half, is_round, thing)
