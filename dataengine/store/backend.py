@@ -16,7 +16,6 @@ from typing import Protocol
 from dataengine.errors import StoreError
 from dataengine.store import files
 
-
 PROBE = ".conditional-write-test"
 """Prefix of the objects by which a store's conditional writes are tested."""
 

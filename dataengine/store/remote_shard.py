@@ -3,7 +3,8 @@
 A shard file's index is one short read at its end, a frame one range; `prefetch` gets the frames of all arrays at once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,14 @@ class RemoteArray:
     def read_many(self, frames: Iterable[int]) -> np.ndarray:
         """(n, …) stack of the given frames, fetched together."""
         chosen = list(frames)
-        self.cache.get_ranges(self.key, [self.index[f] for f in chosen if self.index[f][0] != MISSING])
+        self.cache.views(self.key, [self.index[f] for f in chosen if self.index[f][0] != MISSING])
         out = np.empty((len(chosen), *self.info.shape[1:]), self.info.dtype)
         for row, frame in zip(out, chosen, strict=True):
             self.read(frame, row)
         return out
 
     def _decode(self, frame: int, out: np.ndarray, part: Part | None) -> None:
-        (data,) = self.cache.get_ranges(self.key, [self.index[frame]])
-        encoded = np.frombuffer(data, np.uint8)
+        (encoded,) = self.cache.views(self.key, [self.index[frame]])
         if part is None:
             self.info.chain.decode(encoded, out)
         else:
@@ -127,14 +127,27 @@ class RemoteShardReader(ShardReader):
 
     def prefetch(self, frames: Iterable[int], modalities: Iterable[str] | None = None) -> None:
         """Bring the given frames of the given modalities (None: all) and the labels into the cache, all at once."""
-        chosen = list(frames)
+        self.cache.fetch(self._wanted(list(frames), modalities, self.cache.pool().map))
+
+    def _wanted(
+        self, frames: list[int], modalities: Iterable[str] | None, each: Callable[..., Any]
+    ) -> list[tuple[str, list[tuple[int, int]]]]:
+        """(key, ranges) of the given frames; the arrays are opened by `each`, a kind of `map`."""
+        names = (*(self.modalities if modalities is None else modalities), FRAMES)
         jobs = []
-        for name in (*(self.modalities if modalities is None else modalities), FRAMES):
-            array = self.array(name)
+        for array in each(self.array, names):
             whole, start = (array.array, array.start) if isinstance(array, ArraySlice) else (array, 0)
-            ranges = [whole.range_of(start + f) for f in chosen]
+            ranges = [whole.range_of(start + f) for f in frames]
             jobs.append((whole.key, [r for r in ranges if r[0] != MISSING]))
-        self.cache.fetch(jobs)
+        return jobs
+
+
+def prefetch_units(wanted: Iterable[tuple[RemoteShardReader, Iterable[int]]], modalities: Iterable[str] | None = None) -> None:
+    """`prefetch` of frames of many units at once: as many round trips as for one. The readers may have one cache or several."""
+    chosen = None if modalities is None else tuple(modalities)
+    jobs = [(reader, list(frames)) for reader, frames in wanted]
+    with ThreadPoolExecutor(min(16, max(1, len(jobs)))) as pool:
+        list(pool.map(lambda job: job[0].prefetch(job[1], chosen), jobs))
 
 
 def _get(cache: RangeCache, key: str) -> bytes:
