@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataengine import cli
+from dataengine.commands import plan as plan_command
 from dataengine.commands import render as render_command
 from dataengine.render.job import Robot
 from tests.support.inline import InlineExecutor
@@ -63,5 +64,6 @@ def inline(monkeypatch: pytest.MonkeyPatch, panda_ready: Robot) -> Inline:
     def make_executor(spec, workers, serial) -> InlineExecutor:
         return InlineExecutor(spec, panda_ready, lambda video: switch.before(video))
 
-    monkeypatch.setattr(render_command, "make_executor", make_executor)
+    for command in (render_command, plan_command):
+        monkeypatch.setattr(command, "make_executor", make_executor)
     return switch

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from dataengine import cli
+from dataengine.commands import render as render_command
 from dataengine.errors import LabelError, SceneError
+from dataengine.render.job import Robot
 from dataengine.store.dataset import open_dataset
 from tests.commands.conftest import Cli, Inline, Said
+from tests.support.inline import InlineExecutor
 
 Render = Callable[..., Said]
 SMALL = ("modalities=[rgb, depth_z]", "frames=1", "camera.width=64", "camera.height=48", "distractors.count=1")
@@ -26,6 +30,17 @@ def render(cli_main: Cli, inline: Inline) -> Render:
         return cli_main("render", "smoke", "--out", "made", *sets, *(() if report else ("--no-report",)))
 
     return run
+
+
+@pytest.fixture(scope="module")
+def whole_of_three(tmp_path_factory: pytest.TempPathFactory, panda_ready: Robot) -> str:
+    """Manifest digest of three videos rendered in one go."""
+    folder = tmp_path_factory.mktemp("whole") / "made"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(render_command, "make_executor", lambda spec, workers, serial: InlineExecutor(spec, panda_ready))
+        sets = [word for text in (*SMALL, "videos=3") for word in ("--set", text)]
+        assert cli.main(["render", "smoke", "--no-report", "--out", str(folder), *sets]) == 0
+    return json.loads((folder / "manifest.json").read_text())["digest"]
 
 
 def digest() -> str:
@@ -109,7 +124,7 @@ def test_when_nothing_works_it_says_so_and_leaves_no_marks(render: Render, inlin
     assert render().code == 0
 
 
-def test_full_disk(render: Render, inline: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(render: Render, inline: Inline, monkeypatch: pytest.MonkeyPatch, whole_of_three: str) -> None:
     """The second video does not fit: the run ends with one line, the first is safe, and it goes on when there is space."""
     with monkeypatch.context() as patched:
 
@@ -125,10 +140,7 @@ def test_full_disk(render: Render, inline: Inline, monkeypatch: pytest.MonkeyPat
     assert open_dataset("made").quarantined() == {}
     inline.before = lambda video: None
     assert render("videos=3").code == 0
-    resumed = digest()
-    Path("made").rename("resumed")
-    render("videos=3")
-    assert digest() == resumed
+    assert digest() == whole_of_three
 
 
 def no_space(_descriptor: int) -> None:
@@ -136,20 +148,17 @@ def no_space(_descriptor: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_is_clean_and_resumable(number: signal.Signals, render: Render, inline: Inline) -> None:
+def test_stopping_is_clean_and_resumable(number: signal.Signals, render: Render, inline: Inline, whole_of_three: str) -> None:
     inline.before = lambda video: os.kill(os.getpid(), number) if video == 1 else None
-    said = render("videos=4")
+    said = render("videos=3")
     assert said.code == 130
     safe = len(open_dataset("made").videos())
     assert 1 <= safe <= 2, "the video at hand may be finished or not"
-    assert said.err == f"stopped: {safe} of 4 videos are safe; run the same command to go on\n"
+    assert said.err == f"stopped: {safe} of 3 videos are safe; run the same command to go on\n"
     assert "Traceback" not in said.out
     inline.before = lambda video: None
-    assert render("videos=4").code == 0
-    stopped = digest()
-    Path("made").rename("stopped")
-    render("videos=4")
-    assert digest() == stopped
+    assert render("videos=3").code == 0
+    assert digest() == whole_of_three
 
 
 def test_a_damaged_shard_is_found_told_and_rendered_again(render: Render) -> None:
@@ -178,3 +187,14 @@ def test_report_without_videos(render: Render, inline: Inline, cli_main: Cli) ->
     inline.before = lambda video: (_ for _ in ()).throw(SceneError("no"))
     render().refusal()
     assert "made holds no video yet; render some first" in cli_main("report", "made").refusal()
+
+
+def test_plan_measures_a_pilot_and_keeps_nothing(cli_main: Cli, inline: Inline, tmp_path: Path) -> None:
+    measured: list[int] = []
+    inline.before = measured.append
+    said = cli_main("plan", "smoke", "--pilot", "2", "--nodes", "3", *(word for text in (*SMALL, "videos=100") for word in ("--set", text)))
+    assert said.code == 0, said
+    assert "measuring 2 of 100 videos of smoke" in said.out
+    assert measured == [25, 75], "spread over the preset"
+    assert all(word in said.out for word in ("time", "CPU hours", "disk"))
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,8 @@ import pytest
 from dataengine.geometry import camera, se3
 from dataengine.quality.validate import validate_video
 from dataengine.record.video import Video
-from dataengine.render.job import Robot
+from dataengine.render.job import Rendered, Robot
+from dataengine.scene.world import RayWorld
 
 Mutation = Callable[[Video], None]
 
@@ -19,8 +20,8 @@ def copy_of(video: Video) -> Video:
     return replace(video, images=images, frames=video.frames.copy())
 
 
-def checks_that_fail(video: Video, robot: Robot) -> set[str]:
-    return {violation.check for violation in validate_video(video, robot.model, robot.meshes).violations}
+def checks_that_fail(video: Video, robot: Robot, world: RayWorld | None = None) -> set[str]:
+    return {violation.check for violation in validate_video(video, robot.model, robot.meshes, world).violations}
 
 
 def reproject(row: np.void) -> None:
@@ -345,18 +346,27 @@ TABLE: list[tuple[Mutation, str]] = [
 
 
 @pytest.mark.parametrize(("mutate", "check"), TABLE, ids=[mutate.__name__ for mutate, _ in TABLE])
-def test_caught(mutate: Mutation, check: str, tiny_video: Video, panda_ready: Robot) -> None:
-    mutated = copy_of(replace(tiny_video, scene=dict(tiny_video.scene)))
+def test_caught(mutate: Mutation, check: str, tiny_rendered: Rendered, panda_ready: Robot) -> None:
+    """In the worker, which hands over its ray world; a record that contradicts its scene gets a world of its own."""
+    mutated = copy_of(replace(tiny_rendered.video, scene=dict(tiny_rendered.video.scene)))
     mutate(mutated)
-    assert check in checks_that_fail(mutated, panda_ready)
+    assert check in checks_that_fail(mutated, panda_ready, tiny_rendered.world)
 
 
-def test_every_check_has_a_mutation(tiny_video: Video, panda_ready: Robot) -> None:
+@pytest.mark.parametrize("mutate", [joint_off, half_a_pixel_reprojected, depth_off_in_a_patch], ids=lambda m: m.__name__)
+def test_caught_without_the_world_of_the_worker(mutate: Mutation, tiny_video: Video, panda_ready: Robot) -> None:
+    """As `dataengine validate` does it, from the record alone."""
+    mutated = copy_of(tiny_video)
+    mutate(mutated)
+    assert dict(TABLE)[mutate] in checks_that_fail(mutated, panda_ready)
+
+
+def test_every_check_has_a_mutation(tiny_rendered: Rendered, panda_ready: Robot) -> None:
     """The count of checks made says that no check is missing from the list."""
     assert {check for _, check in TABLE} == ALL_CHECKS
-    checks = validate_video(tiny_video, panda_ready.model, panda_ready.meshes).checks
+    checks = validate_video(tiny_rendered.video, panda_ready.model, panda_ready.meshes, tiny_rendered.world).checks
     per_clip = {"duplicate frames", "joint velocity", "scene"}
-    assert checks == len(ALL_CHECKS - per_clip) * tiny_video.frame_count + len(per_clip)
+    assert checks == len(ALL_CHECKS - per_clip) * tiny_rendered.video.frame_count + len(per_clip)
 
 
 ALL_CHECKS = {

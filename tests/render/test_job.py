@@ -8,7 +8,7 @@ from dataengine.config.loader import load_spec
 from dataengine.quality.validate import validate_video
 from dataengine.record.modalities import NAMES
 from dataengine.record.video import Video
-from dataengine.render.job import Robot, prepare_robot, render_video, world_link_poses
+from dataengine.render.job import Rendered, Robot, prepare_robot, render_video, world_link_poses
 from dataengine.robot.catalogue import load_robot
 from dataengine.robot.meshes import load_link_meshes
 from dataengine.scene.sample import sample_scene
@@ -25,47 +25,51 @@ def assert_identical(a: Video, b: Video) -> None:
     assert (a.scene, a.names) == (b.scene, b.names)
 
 
-def violations(video: Video, robot: Robot) -> list[str]:
-    return [str(v) for v in validate_video(video, robot.model, robot.meshes).violations]
+def violations(rendered: Rendered, robot: Robot) -> list[str]:
+    return [str(v) for v in validate_video(rendered.video, robot.model, robot.meshes, rendered.world).violations]
 
 
-def test_all_modalities_and_no_violation(tiny_video: Video, panda_ready: Robot) -> None:
+def test_all_modalities_and_no_violation(tiny_rendered: Rendered, panda_ready: Robot) -> None:
+    tiny_video = tiny_rendered.video
     assert set(tiny_video.images) == set(NAMES)
-    assert violations(tiny_video, panda_ready) == []
+    assert violations(tiny_rendered, panda_ready) == []
     assert tiny_video.frames["accepted"].all()
 
 
 def test_same_scene_same_bytes(tiny_video: Video, render_tiny: TestRender) -> None:
-    assert_identical(render_tiny("distractors.occluders=1"), tiny_video)
+    assert_identical(render_tiny("distractors.occluders=1").video, tiny_video)
 
 
 def test_videos_differ(tiny_video: Video, render_tiny: TestRender) -> None:
-    other = render_tiny("distractors.occluders=1", video=1)
+    other = render_tiny("distractors.occluders=1", "modalities=[rgb]", video=1).video
     assert other.scene["robot"]["joint_position"] != tiny_video.scene["robot"]["joint_position"]
     assert (other.images["rgb"] != tiny_video.images["rgb"]).any()
 
 
 def test_a_subset_of_modalities_is_the_same_subset_of_arrays(tiny_video: Video, render_tiny: TestRender, panda_ready: Robot) -> None:
     """Leaving modalities out changes no value of those that stay: noise has a stream of its own per purpose."""
-    few = render_tiny("distractors.occluders=1", "modalities=[rgb, depth_sim, mask_link]")
+    rendered = render_tiny("distractors.occluders=1", "modalities=[rgb, depth_sim, mask_link]")
+    few = rendered.video
     assert set(few.images) == {"rgb", "depth_sim", "mask_link"}
     for name, image in few.images.items():
         assert_array_equal(image, tiny_video.images[name], err_msg=name)
     assert few.frames.tobytes() == tiny_video.frames.tobytes()
-    assert violations(few, panda_ready) == []
+    assert violations(rendered, panda_ready) == []
 
 
 def test_labels_alone_need_no_sensor(render_tiny: TestRender, panda_ready: Robot) -> None:
-    video = render_tiny("modalities=[depth_z]", "depth_sensor.model=none", "depth_sensor.ir=none")
+    rendered = render_tiny("modalities=[depth_z]", "depth_sensor.model=none", "depth_sensor.ir=none")
+    video = rendered.video
     assert set(video.images) == {"depth_z"}
-    assert violations(video, panda_ready) == []
+    assert violations(rendered, panda_ready) == []
 
 
 @pytest.mark.parametrize("sensor", ["active_stereo", "kinect_v1", "azure_tof", "none"])
 def test_depth_sensors(sensor: str, render_tiny: TestRender, panda_ready: Robot) -> None:
     """Each gives a valid record; what it measures lies near the truth and nowhere beyond its range."""
-    video = render_tiny(f"depth_sensor.model={sensor}", "depth_sensor.max_depth_m=3.0", "modalities=[all]")
-    assert violations(video, panda_ready) == []
+    rendered = render_tiny(f"depth_sensor.model={sensor}", "depth_sensor.max_depth_m=3.0", "modalities=[all]")
+    video = rendered.video
+    assert violations(rendered, panda_ready) == []
     assert ("depth_sim" in video.images) == (sensor != "none")
     assert {"ir_left", "ir_right"} <= set(video.images)
     if sensor == "none":
@@ -79,9 +83,10 @@ def test_depth_sensors(sensor: str, render_tiny: TestRender, panda_ready: Robot)
 
 
 def test_without_infrared(render_tiny: TestRender, panda_ready: Robot) -> None:
-    video = render_tiny("depth_sensor.model=kinect_v1", "depth_sensor.ir=none")
+    rendered = render_tiny("depth_sensor.model=kinect_v1", "depth_sensor.ir=none")
+    video = rendered.video
     assert set(NAMES) - set(video.images) == {"ir_left", "ir_right"}
-    assert violations(video, panda_ready) == []
+    assert violations(rendered, panda_ready) == []
 
 
 def test_table_of_frames(tiny_video: Video, panda_ready: Robot) -> None:
@@ -111,18 +116,20 @@ def test_visible_shares_count_pixels(tiny_video: Video) -> None:
 
 
 def test_moving_camera_and_motion(render_tiny: TestRender, panda_ready: Robot) -> None:
-    video = render_tiny("camera.path=moving", "camera.speed_m_s=0.3", "frames=3", "modalities=[rgb, depth_z, mask_link, mask_object]")
+    rendered = render_tiny("camera.path=moving", "camera.speed_m_s=0.3", "frames=3", "modalities=[rgb, depth_z, mask_link, mask_object]")
+    video = rendered.video
     step = np.linalg.norm(np.diff(video.frames["T_world_cam"][:, :3, 3], axis=0), axis=1)
     assert_allclose(step, 0.3 / 15, rtol=0.05)
-    assert violations(video, panda_ready) == []
+    assert violations(rendered, panda_ready) == []
 
 
 def test_no_objects_at_all(render_tiny: TestRender, panda_ready: Robot) -> None:
-    video = render_tiny("distractors.count=0", "distractors.occluders=0")
+    rendered = render_tiny("distractors.count=0", "distractors.occluders=0")
+    video = rendered.video
     assert video.names.objects == ()
     assert not video.images["amodal_objects"].any() and not video.images["nocs"].any()
     assert video.frames["T_cam_object"].shape == (2, 0, 4, 4)
-    assert violations(video, panda_ready) == []
+    assert violations(rendered, panda_ready) == []
 
 
 def test_stopwatch_names_every_stage(panda_ready: Robot) -> None:
