@@ -74,7 +74,8 @@ def test_forecast_verdict(wall: float, met: bool) -> None:
 @pytest.mark.parametrize(("ratio", "met"), [(0.9, True), (1.2, False)])
 def test_infrared_verdict(ratio: float, met: bool) -> None:
     path = {"valid": 0.98, "median_m": 0.002}
-    assert render_page.infrared_rows({"infrared": {"fast": path, "cycles": path, "ratio": {"valid": 1.0, "median_m": ratio}}})[0].met is met
+    section = {"paths": {"fast": path, "cycles 64": path}, "converged_median_m": 0.002, "ratio": {"valid": 1.0, "median_m": ratio}}
+    assert render_page.infrared_rows({"infrared": section})[0].met is met
 
 
 def test_walls_verdicts() -> None:
