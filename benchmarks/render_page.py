@@ -51,7 +51,7 @@ def all_rows(results: Measured) -> list[Row]:
     for name, needs, make in (
         ("equal quality", ("stock", "ours"), equal_quality_rows),
         ("`train` and `draft` against stock 16/4", ("stock", "ours"), preset_rows),
-        ("everything outside Cycles' own call, `train`", ("ours",), overhead_rows),
+        ("everything but path tracing and denoiser, `train`", ("ours",), overhead_rows),
         ("2 pinned workers against 1", ("workers",), workers_rows),
         ("fast against path-traced infrared", ("infrared",), infrared_rows),
         ("`depth_sim` on walls", ("sensor",), wall_rows),
@@ -97,8 +97,11 @@ def preset_rows(results: Measured) -> list[Row]:
 
 def overhead_rows(results: Measured) -> list[Row]:
     train = results["ours"]["train"]
-    share = 1 - train["stages_cpu_s"]["cycles"] / train["cpu_s"]
-    return [Row("everything outside Cycles' own call, `train`", "≤ 30 %", f"{share:.0%} of {train['cpu_s']:.2f} CPU-s", share <= 0.30)]
+    stages = train["stages_cpu_s"]
+    colour = stages["cycles"] + stages.get("denoise", 0.0)  # Cycles' own call used to hold the denoiser
+    share = 1 - colour / train["cpu_s"]
+    text = f"{share:.0%} of {train['cpu_s']:.2f} CPU-s (path tracing {stages['cycles']:.2f}, denoiser {stages.get('denoise', 0.0):.2f})"
+    return [Row("everything but path tracing and denoiser, `train`", "≤ 30 %", text, share <= 0.30)]
 
 
 def workers_rows(results: Measured) -> list[Row]:
