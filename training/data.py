@@ -1,9 +1,9 @@
 """Datasets of the store as PyTorch datasets. Needs torch, numpy and the shard codecs' wheels; no zarr, no Ray.
 
-    loader = Loader(["out/rendered", "out/real"], columns=("rgb", "depth_sim", "K", "T_cam_base"), batch=64, repeats=(1, 4), workers=8)
-    loader.load_state_dict(torch.load("last.pt")["loader"])     # in the middle of an epoch, with any number of ranks and workers
-    for batch in loader:                                        # the rest of this epoch; the next `for` is the next epoch
-        ...
+loader = Loader(["out/rendered", "out/real"], columns=("rgb", "depth_sim", "K", "T_cam_base"), batch=64, repeats=(1, 4), workers=8)
+loader.load_state_dict(torch.load("last.pt")["loader"])     # in the middle of an epoch, with any number of ranks and workers
+for batch in loader:                                        # the rest of this epoch; the next `for` is the next epoch
+    ...
 """
 
 from collections.abc import Iterator, Sequence

@@ -167,7 +167,10 @@ class Batches:
         if self._squeeze:
             return out
         per_sample = ("dataset", "seed", "video", "real", "window")
-        return {name: a.reshape(n, clip, *a.shape[1:])[:, 0] if name in per_sample else a.reshape(n, clip, *a.shape[1:]) for name, a in out.items()}
+        return {
+            name: a.reshape(n, clip, *a.shape[1:])[:, 0] if name in per_sample else a.reshape(n, clip, *a.shape[1:])
+            for name, a in out.items()
+        }
 
     def reset(self) -> None:
         """Close every shard; they are opened again when needed."""

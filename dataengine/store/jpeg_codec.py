@@ -4,9 +4,10 @@ A chunk is a baseline JPEG that every decoder opens. Two liberties that JPEG giv
 for what it needs:
 * Restart markers split every row of 8×8 blocks into tiles whose bits do not depend on each other. A crop is decoded
   from a smaller JPEG put together from its tiles' bytes; it equals the same window of the whole image exactly.
-* Behind the end of the image follows a second JPEG of half the size (mean of 2×2 pixels), and an APP9 segment at the
-  front says where. Entropy decoding dominates the cost of a JPEG, so decoding the large one at half scale saves nothing.
-Other decoders ignore both. Where they are missing, the whole image is decoded.
+* Behind the end of the image follows a second JPEG of half the size (mean of 2×2 pixels). Entropy decoding dominates the
+  cost of a JPEG, so decoding the large one at half scale would save a tenth only.
+An APP9 segment at the front says where the tiles and the second image lie. Other decoders ignore all of it; in a JPEG
+without it the whole image is decoded.
 Source: ITU-T T.81 (markers: table B.1; restart intervals: B.2.4.4, E.2.4); pixels: libjpeg-turbo's.
 """
 
@@ -23,10 +24,11 @@ COLOUR, GREY = "YCbCr", "grayscale"
 TILE_BLOCKS = 4
 """Wanted width of a tile in blocks. Crops start and end at tiles, and every tile costs about 5 bytes."""
 
-_TAG = b"dataengine-half\0"
-_APP9 = struct.Struct(">2sH16sI")
-"""Marker, length, tag, offset of the half-size JPEG from the start of the chunk."""
-_FRAME, _TABLES_END, _RESTART_INTERVAL = 0xC0, 0xDA, 0xDD
+_TAG = b"dataengine-map\0\0"
+_APP9 = struct.Struct(">2sH16sIHHHH")
+"""Marker; length; tag; then, counted from the start of the chunk, offsets of the half-size JPEG, of the entropy-coded data and
+of the image's height and width; blocks per tile and number of tiles. The length in bytes of every tile follows, 16 bits each."""
+_FRAME, _SCAN = 0xC0, 0xDA
 _LARGEST_SIDE = 65_500
 
 
@@ -52,10 +54,9 @@ class JpegCodec:
         height, width = image.shape[:2]
         if array.dtype != np.uint8 or not 0 < max(height, width) <= _LARGEST_SIDE:
             raise StoreError(f"jpeg holds uint8 images of up to {_LARGEST_SIDE} pixels a side, got {array.dtype}{array.shape}")
-        whole = self._compress(image, tile_blocks(-(-width // 8)))
-        offset = len(whole) + _APP9.size
-        note = _APP9.pack(b"\xff\xe9", _APP9.size - 2, _TAG, offset)
-        return b"".join((whole[:2], note, whole[2:], self._compress(halved(image), 0)))
+        blocks = tile_blocks(-(-width // 8))
+        whole = self._compress(image, blocks)
+        return b"".join((whole[:2], _map_of(whole, blocks), whole[2:], self._compress(halved(image), 0)))
 
     def decode(self, data: Any, out: np.ndarray) -> None:
         """The whole image into `out` (C-contiguous). Raises NotAJpeg."""
@@ -63,9 +64,9 @@ class JpegCodec:
 
     def decode_half(self, data: Any, out: np.ndarray) -> None:
         """The image at half size into `out` (⌈H/2⌉, ⌈W/2⌉[, 3]). Raises NotAJpeg."""
-        tag = bytes(data[2 : 2 + _APP9.size])
-        if len(tag) == _APP9.size and tag[4:20] == _TAG:
-            self._decompress(data[_APP9.unpack(tag)[3] :], out)
+        found = _read_map(data)
+        if found is not None:
+            self._decompress(data[found[0] :], out)
             return
         try:
             image = simplejpeg.decode_jpeg(data, self._space, min_height=out.shape[0], min_width=out.shape[1], min_factor=2)
@@ -78,15 +79,15 @@ class JpegCodec:
     def decode_window(self, data: Any, shape: tuple[int, ...], top: int, left: int, out: np.ndarray) -> None:
         """Rows from `top` and columns from `left` of an image of `shape` into `out` (h, w[, 3]). Raises NotAJpeg."""
         height, width = (shape[-3:] if self.colour else shape[-2:])[:2]
-        tiles = _tiles(data, height, width)
-        if tiles is None:
+        found = _read_map(data)
+        if found is None:
             image = np.empty((height, width, *out.shape[2:]), np.uint8)
             self._decompress(data, image)
-            out[...] = image[top : top + out.shape[0], left : left + out.shape[1]]
-            return
-        small, size, (y, x) = tiles.crop(top, left, *out.shape[:2])
-        image = np.empty((*size, *out.shape[2:]), np.uint8)
-        self._decompress(small, image)
+            y, x = top, left
+        else:
+            small, size, (y, x) = _crop(data, found, (height, width), (top, left, *out.shape[:2]))
+            image = np.empty((*size, *out.shape[2:]), np.uint8)
+            self._decompress(small, image)
         out[...] = image[y : y + out.shape[0], x : x + out.shape[1]]
 
     @property
@@ -147,69 +148,65 @@ def halved(image: np.ndarray) -> np.ndarray:
     return ((rows[:, ::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class _Tiles:
-    """Where the tiles of a JPEG lie: `start`, `stop` (rows, tiles per row) byte offsets; `width_px` of a tile."""
-
-    data: np.ndarray
-    head: bytes
-    size_at: int
-    start: np.ndarray
-    stop: np.ndarray
-    image: tuple[int, int]
-    width_px: int
-
-    def crop(self, top: int, left: int, height: int, width: int) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
-        """(JPEG of the tiles that cover the window, its (height, width), the window's (top, left) in it)."""
-        y0, y1 = top // 8, -(-(top + height) // 8)
-        x0, x1 = left // self.width_px, -(-(left + width) // self.width_px)
-        size = min(self.image[0], 8 * y1) - 8 * y0, min(self.image[1], self.width_px * x1) - self.width_px * x0
-        head = bytearray(self.head)
-        struct.pack_into(">HH", head, self.size_at, *size)
-        rows = zip(self.start[y0:y1, x0].tolist(), self.stop[y0:y1, x1 - 1].tolist(), strict=True)
-        body = bytearray(b"\xff\xd0".join([self.data[a:b].tobytes() for a, b in rows]))
-        marks = _restarts(view := np.frombuffer(body, np.uint8))
-        view[marks + 1] = 0xD0 + np.arange(len(marks)) % 8
-        return b"".join((head, body, b"\xff\xd9")), size, (top - 8 * y0, left - self.width_px * x0)
+_Map = tuple[int, int, int, int, np.ndarray]
+"""Offsets of the half-size JPEG, the entropy-coded data, height and width; blocks per tile; (tiles,) lengths in bytes."""
 
 
-def _tiles(data: Any, height: int, width: int) -> _Tiles | None:
-    """The tiles of a chunk, None where it has no restart markers at the ends of its rows."""
-    data = np.asarray(data) if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
-    head, size_at, interval, scan_at = _header(data)
-    blocks, rows = -(-width // 8), -(-height // 8)
-    if interval == 0 or blocks % interval or size_at == 0:
+def _map_of(jpeg: bytes, blocks: int) -> bytes:
+    """The APP9 segment of a JPEG with restart markers; empty where the lengths do not fit into it."""
+    scan_at, size_at = _header(jpeg)
+    data = np.frombuffer(jpeg, np.uint8)
+    marks = np.flatnonzero((data[scan_at:-1] == 0xFF) & ((data[scan_at + 1 :] & 0xF8) == 0xD0)) + scan_at
+    lengths = np.diff(marks, prepend=scan_at - 2, append=len(data) - 2) - 2
+    size = _APP9.size + 2 * len(lengths)
+    if size > 0xFFFF or scan_at + size > 0xFFFF or lengths.max() > 0xFFFF:
+        return b""
+    head = _APP9.pack(b"\xff\xe9", size - 2, _TAG, len(jpeg) + size, scan_at + size, size_at + size, blocks, len(lengths))
+    return head + lengths.astype(">u2").tobytes()
+
+
+def _read_map(data: Any) -> _Map | None:
+    """Inverse of `_map_of`; None for a JPEG without one. Raises NotAJpeg where it points outside."""
+    head = bytes(data[2 : 2 + _APP9.size])
+    if len(head) < _APP9.size or head[4:20] != _TAG:
         return None
-    end = len(data)
-    tag = bytes(data[2 : 2 + _APP9.size])
-    if len(tag) == _APP9.size and tag[4:20] == _TAG:
-        end = min(end, _APP9.unpack(tag)[3])
-    scan = data[scan_at:end]
-    marks = _restarts(scan) + scan_at
-    if len(marks) != rows * (blocks // interval) - 1:
-        raise NotAJpeg(f"{len(marks)} restart markers where {rows * (blocks // interval) - 1} belong")
-    start = np.concatenate([[scan_at], marks + 2]).reshape(rows, -1)
-    stop = np.concatenate([marks, [end - 2]]).reshape(rows, -1)
-    return _Tiles(data, head, size_at, start, stop, (height, width), 8 * interval)
+    _, _, _, half_at, scan_at, size_at, blocks, count = _APP9.unpack(head)
+    start = 2 + _APP9.size
+    lengths = np.frombuffer(data[start : start + 2 * count], ">u2").astype(np.int64)
+    if len(lengths) != count or not size_at < scan_at < half_at < len(data) or scan_at + int(lengths.sum()) + 2 * count != half_at:
+        raise NotAJpeg("its map of tiles does not fit")
+    return half_at, scan_at, size_at, blocks, lengths
 
 
-def _header(data: np.ndarray) -> tuple[bytes, int, int, int]:
-    """(bytes up to the entropy-coded data, offset of height and width in them, restart interval, length of them)."""
-    start = bytes(data[: min(len(data), 4096)])
-    at, size_at, interval = 2, 0, 0
-    while at + 4 <= len(start) and start[at] == 0xFF:
-        marker, length = start[at + 1], int.from_bytes(start[at + 2 : at + 4], "big")
-        if marker == _FRAME:
-            size_at = at + 5
-        elif marker == _RESTART_INTERVAL:
-            interval = int.from_bytes(start[at + 4 : at + 6], "big")
+def _crop(
+    data: Any, found: _Map, image: tuple[int, int], window: tuple[int, int, int, int]
+) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
+    """(JPEG of the tiles that cover the window (top, left, height, width), its (height, width), the window's (top, left) in it)."""
+    _, scan_at, size_at, blocks, lengths = found
+    top, left, height, width = window
+    rows, wide = -(-image[0] // 8), 8 * blocks
+    if lengths.size % rows or lengths.size // rows != -(-image[1] // wide):
+        raise NotAJpeg(f"its {lengths.size} tiles do not make an image of {image[1]}×{image[0]}")
+    lengths = lengths.reshape(rows, -1)
+    start = scan_at + (np.cumsum(lengths + 2) - (lengths + 2).ravel()).reshape(rows, -1)
+    y0, y1, x0, x1 = top // 8, -(-(top + height) // 8), left // wide, -(-(left + width) // wide)
+    size = min(image[0], 8 * y1) - 8 * y0, min(image[1], wide * x1) - wide * x0
+    head = bytearray(data[2 + _APP9.size + 2 * lengths.size : scan_at])
+    struct.pack_into(">HH", head, size_at - 2 - _APP9.size - 2 * lengths.size, *size)
+    last = start[y0:y1, x1 - 1] + lengths[y0:y1, x1 - 1]
+    body = bytearray(b"\xff\xd0".join([bytes(data[a:b]) for a, b in zip(start[y0:y1, x0].tolist(), last.tolist(), strict=True)]))
+    marks = np.cumsum(lengths[y0:y1, x0:x1] + 2)[:-1] - 2
+    np.frombuffer(body, np.uint8)[marks + 1] = 0xD0 + np.arange(len(marks)) % 8  # they count modulo 8 from the first on
+    return b"".join((b"\xff\xd8", head, body, b"\xff\xd9")), size, (top - 8 * y0, left - wide * x0)
+
+
+def _header(jpeg: bytes) -> tuple[int, int]:
+    """Offsets of the entropy-coded data, and of height and width."""
+    at, size_at = 2, 0
+    while jpeg[at] == 0xFF:
+        marker, length = jpeg[at + 1], int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        size_at = at + 5 if marker == _FRAME else size_at
         at += 2 + length
-        if marker == _TABLES_END:
-            return start[:at], size_at, interval, at
+        if marker == _SCAN:
+            return at, size_at
     raise NotAJpeg("no start of scan")
-
-
-def _restarts(scan: np.ndarray) -> np.ndarray:
-    """Offsets of the restart markers RST0 … RST7 in entropy-coded data, where 0xFF is followed by nothing else but 0."""
-    at = np.flatnonzero(scan[:-1] == 0xFF)
-    return at[(scan[at + 1] & 0xF8) == 0xD0]

@@ -48,7 +48,8 @@ def write_shard(directory: Path, video: Video, profile: str = "portable") -> Non
         rows = _packed(video.frames)
         raw = rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
         write_array(directory / FRAMES, _frames_info(rows.dtype, len(rows), profile), raw)
-        write_new(directory / "zarr.json", [json_bytes(_group(video, profile))])
+        # Compact: with indentation, Python's encoder takes longer than compressing a frame.
+        write_new(directory / "zarr.json", [json_bytes(_group(video, profile), indent=None)])
     sync_tree(directory)
 
 

@@ -68,7 +68,7 @@ def test_the_half_size_is_the_mean_of_2_by_2(height: int, width: int, colour: bo
     assert half.shape[:2] == ((height + 1) // 2, (width + 1) // 2)
     out = np.empty_like(half)
     codec.decode_half(np.frombuffer(codec.encode(image), np.uint8), out)
-    assert np.abs(out.astype(int) - half).mean() < 6
+    assert np.abs(out.astype(int) - half).mean() < (4 if min(height, width) >= 24 else 20)  # noise alone fills a tiny image
     if height % 2 == width % 2 == 0:
         assert np.array_equal(half, cv2.resize(image, (width // 2, height // 2), interpolation=cv2.INTER_AREA).reshape(half.shape))
 
@@ -155,6 +155,16 @@ def test_configuration_round_trip_and_refusals() -> None:
             from_configuration(configuration | change)
     with pytest.raises(StoreError, match="not understood"):
         parse_chain([{"name": "jpeg", "configuration": {"quality": 95}}])
+
+
+def test_a_map_that_does_not_fit_is_refused() -> None:
+    data = np.frombuffer(JpegCodec().encode(picture(64, 64)), np.uint8).copy()
+    for at in (22, 26, 28, 32, 33, 40):  # offsets of the half, the scan and the size; number of tiles; a length
+        bad = data.copy()
+        bad[at + 1] ^= 0x15
+        with pytest.raises(NotAJpeg):
+            JpegCodec().decode_window(bad, (64, 64, 3), 0, 40, np.empty((64, 24, 3), np.uint8))
+            JpegCodec().decode_half(bad, np.empty((32, 32, 3), np.uint8))
 
 
 def test_tiles_divide_rows() -> None:

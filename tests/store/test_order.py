@@ -76,7 +76,7 @@ def test_natural_order() -> None:
 @pytest.mark.parametrize("size", [2, 7, 64])
 def test_places_are_uniform(size: int) -> None:
     """Where sample 0 lands, over many seeds: χ² below its 99.99 % point (Wilson and Hilferty's approximation)."""
-    trials = 200 * size
+    trials = 50 * size
     o = [order([size], seed=s) for s in range(trials)]
     landed = np.bincount([int(np.argmin(x.take(0, 0, size)[1])) for x in o], minlength=size)
     chi2 = ((landed - trials / size) ** 2 / (trials / size)).sum()

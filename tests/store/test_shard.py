@@ -121,7 +121,7 @@ def test_folders_that_are_no_shards_are_refused(tiny: Video, tmp_path: Path) -> 
         read_shard(tmp_path)
     group = tmp_path / "s" / "zarr.json"
     text = group.read_text()
-    group.write_text(text.replace('"schema_version": 1', '"schema_version": 2'))
+    group.write_text(text.replace('"schema_version":1', '"schema_version":2'))
     with pytest.raises(StoreError, match="has schema version 2, this release reads up to 1; update"):
         read_shard(tmp_path / "s")
     group.write_text(text[:-20])
