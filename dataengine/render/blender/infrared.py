@@ -170,7 +170,7 @@ def infrared_scene(
     for name in (LASER, AMBIENT):
         layer.lightgroups.add(name=name)
     set_intrinsics(rig.native_K, rig.native_width, rig.native_height)
-    scene.cycles.samples, scene.cycles.use_denoising = spec.depth_sensor.ir_samples, False
+    scene.cycles.samples = spec.depth_sensor.ir_samples
     scene.cycles.pixel_filter_type, scene.cycles.filter_width = "GAUSSIAN", 4 * PIXEL_SIGMA_PX  # Cycles: σ = width / 4
     infrared = InfraredRig(spec, rig, noise)
     try:
@@ -178,7 +178,6 @@ def infrared_scene(
     finally:
         infrared.close()
         scene.cycles.pixel_filter_type, scene.cycles.filter_width = "BLACKMAN_HARRIS", 1.5
-        scene.cycles.use_denoising = True
         scene.world.cycles_visibility.camera = True
         for group in list(layer.lightgroups):
             layer.lightgroups.remove(group)

@@ -21,6 +21,8 @@ WHITE_LIMIT = 0.8
 """Albedo of good white paint. Makers' files say 1.0, which no surface reaches and which bleaches all shading."""
 GREY_SPREAD = 0.02
 """A picture whose mean linear channels differ by less is a grey one."""
+FAINT = 0.1
+"""Relief below this is left out: it cannot be seen, and bumps make a sample 15 % dearer."""
 PLANK_M = 0.14
 """Width of the boards of a wooden table top."""
 
@@ -48,8 +50,8 @@ class Surface:
         return self.graph.scaled(color, bright)
 
     def relief(self, height: Socket, depth: float) -> dict[str, Socket]:
-        """Shader input for bumps `depth` pattern features high at bump 1; nothing for a smooth surface."""
-        if self.spec.bump <= 0:
+        """Shader input for bumps `depth` pattern features high at bump 1; nothing for a nearly smooth surface."""
+        if self.spec.bump < FAINT:
             return {}
         inputs = {"Height": height, "Strength": min(1.0, self.spec.bump), "Distance": depth * self.spec.pattern_scale_m}
         return {"normal": self.graph.add("ShaderNodeBump", inputs)}
@@ -140,7 +142,7 @@ def _plastic(s: Surface) -> Socket:
     color: Socket = s.spec.color
     if s.rng.integers(3) == 0:
         color = g.mix_colors(g.ramp(g.noise(s.at, 4.0), 0.68, 0.72), color, s.spec.color2)
-    grain = g.noise(s.at, 6.0) if s.spec.bump > 0 else 0.5
+    grain = g.noise(s.at, 6.0) if s.spec.bump >= FAINT else 0.5
     return principled(g, base_color=color, roughness=_smudged(s, 0.15), ior=1.46, **s.relief(grain, 0.01))
 
 
@@ -212,7 +214,7 @@ def _ceramic(s: Surface) -> Socket:
     else:
         glaze = g.noise(s.at, 0.8, 2.0)
         color = g.mix_colors(g.ramp(glaze, 0.4, 0.62), color, s.spec.color2)
-    lumps = g.noise(s.at, 0.6) if s.spec.bump > 0 else 0.5
+    lumps = g.noise(s.at, 0.6) if s.spec.bump >= FAINT else 0.5
     return principled(g, base_color=color, roughness=min(0.25, s.spec.roughness), ior=1.55, **s.relief(lumps, 0.05))
 
 
@@ -229,8 +231,9 @@ def _stone(s: Surface) -> Socket:
         ridge = g.math("ABSOLUTE", g.math("SUBTRACT", g.noise(warped, 0.3, 2.0), 0.5))
         cloud = g.noise(s.at, 0.2)
         amount = g.math("ADD", g.ramp(ridge, 0.0, 0.07, 0.8, 0.0), g.ramp(cloud, 0.4, 0.8, 0.0, 0.35), clamp=True)
+    relief = s.relief(g.noise(s.at, 6.0), 0.02) if s.spec.bump >= FAINT else {}
     color = g.mix_colors(amount, s.spec.color, s.spec.color2)
-    return principled(g, base_color=color, roughness=_smudged(s), ior=1.54, **s.relief(amount, 0.02))
+    return principled(g, base_color=color, roughness=_smudged(s), ior=1.54, **relief)
 
 
 def _paint(s: Surface) -> Socket:

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from dataengine.errors import RenderError
 from dataengine.render.blender.adapter import bpy, empty_scene
 from dataengine.render.blender.capture import Passes, render_frame
+from dataengine.render.blender.clip_denoise import denoise_clip
+from dataengine.render.blender.denoise import Denoiser
 from dataengine.render.blender.infrared import infrared_scene
-from dataengine.render.blender.settings import LABEL_PASSES, RGB_PASSES, apply_base_settings, apply_video_settings, frame_seed
+from dataengine.render.blender.settings import COLOR_PASSES, LABEL_PASSES, apply_base_settings, apply_video_settings, frame_seed
 from dataengine.render.blender.surroundings import preload_environments
 from dataengine.render.blender.video_scene import OBJECT_INDEX, VideoScene, add_robot
 from dataengine.render.measure import infrared_surfaces, rig_of
@@ -71,8 +73,11 @@ class BlenderRenderer:
             eyes = self._render_infrared(video, watch) if scene.depth_sensor.ir == "cycles" else None
         finally:
             video.close()
+        with watch.stage("denoise"):
+            still = scene.image.motion_blur <= 0 and bool((video.camera_poses == video.camera_poses[0]).all())
+            colors = denoise_clip(frames, still, scene.denoise_quality, scene.denoise_prefilter, Denoiser())
         with watch.stage("passes"):
-            return assemble(frames, np.asarray(video.camera_poses), eyes, watch)
+            return assemble(frames, colors, np.asarray(video.camera_poses), eyes, watch)
 
     def _render_one(self, video: VideoScene, frame: int, watch: Stopwatch) -> Passes:
         scene = bpy.context.scene
@@ -81,7 +86,7 @@ class BlenderRenderer:
             video.move_to(frame)
         if video.spec.image.motion_blur <= 0:
             with watch.stage("cycles"):
-                return render_frame(RGB_PASSES)
+                return render_frame(LABEL_PASSES + COLOR_PASSES)
         with watch.stage("cycles"), _labels_only(scene):
             labels = render_frame(LABEL_PASSES)
         with watch.stage("build"):
@@ -89,7 +94,7 @@ class BlenderRenderer:
         scene.render.use_motion_blur = True
         try:
             with watch.stage("cycles"):
-                return labels | render_frame(("Combined",))
+                return labels | render_frame(COLOR_PASSES)
         finally:
             scene.render.use_motion_blur = False
             video.stop_motion()
@@ -111,26 +116,30 @@ class BlenderRenderer:
 
 @contextmanager
 def _labels_only(scene: Any) -> Iterator[None]:
-    """One sample without denoiser. With motion blur every sample has its own time, so the labels need a render of their own."""
+    """One sample. With motion blur every sample has its own time, so the labels need a render of their own."""
     samples = scene.cycles.samples
-    scene.cycles.samples, scene.cycles.use_denoising = 1, False
+    scene.cycles.samples = 1
     try:
         yield
     finally:
-        scene.cycles.samples, scene.cycles.use_denoising = samples, True
+        scene.cycles.samples = samples
 
 
 def assemble(
-    frames: Sequence[Passes], T_world_blender_camera: NDArray[np.float64], eyes: Sequence[tuple[NDArray, NDArray]] | None, watch: Stopwatch
+    frames: Sequence[Passes],
+    colors: Sequence[NDArray[np.float32]],
+    T_world_blender_camera: NDArray[np.float64],
+    eyes: Sequence[tuple[NDArray, NDArray]] | None,
+    watch: Stopwatch,
 ) -> RawPasses:
-    """Cycles' passes of all frames → RawPasses."""
+    """Cycles' passes and the denoised colours of all frames → RawPasses."""
     index = np.stack([f["IndexOB"][..., 0] for f in frames])
     link_id, object_id = split_index(index)
     depth = np.stack([f["Depth"][..., 0] for f in frames])
     hit = depth < NO_SURFACE_M
     normals = [camera_normals(f["Normal"], T) for f, T in zip(frames, T_world_blender_camera, strict=True)]
     return RawPasses(
-        rgb_linear=np.stack([f["Combined"][..., :3] for f in frames]),
+        rgb_linear=np.stack(colors),
         depth_z_m=np.where(hit, depth, np.float32(0)),
         normal_cam=np.where(hit[..., None], np.stack(normals), np.float32(0)),
         link_id=link_id,

@@ -9,8 +9,8 @@ import numpy as np
 from dataengine.render.blender.adapter import rendering
 from dataengine.scene.spec import SceneSpec
 
-RGB_PASSES = ("Combined", "Depth", "IndexOB", "Normal")
-LABEL_PASSES = RGB_PASSES[1:]
+LABEL_PASSES = ("Depth", "IndexOB", "Normal")
+COLOR_PASSES = ("Combined", "Denoising Albedo", "Denoising Normal")
 
 GLASS_BOUNCES = 8
 """Fewer leave glass black: light crosses four surfaces of a hollow thing, twice with a background behind it."""
@@ -27,20 +27,19 @@ def apply_base_settings(scene: Any) -> None:
     scene.cycles.use_adaptive_sampling = False  # does nothing below 32 samples
     scene.cycles.pixel_filter_type = "BLACKMAN_HARRIS"
     scene.cycles.filter_width = 1.5
-    scene.cycles.denoiser = "OPENIMAGEDENOISE"
-    scene.cycles.denoising_use_gpu = False
-    scene.cycles.denoising_input_passes = "RGB_ALBEDO_NORMAL"
+    scene.cycles.use_denoising = False  # see clip_denoise
     scene.cycles.sample_clamp_indirect = 10.0
     scene.cycles.caustics_reflective = False
     scene.cycles.caustics_refractive = False
     scene.cycles.blur_glossy = 1.0
     scene.frame_start = scene.frame_end = 1
     layer = scene.view_layers[0]
+    layer.cycles.denoising_store_passes = True
     layer.use_pass_combined = layer.use_pass_z = layer.use_pass_normal = layer.use_pass_object_index = True
 
 
 def apply_video_settings(scene: Any, spec: SceneSpec) -> None:
-    """Samples, denoiser and bounces of one video."""
+    """Samples and bounces of one video."""
     rendering.set_max_amount_of_samples(spec.samples_per_pixel)
     has_glass = any(obj.material.kind == "glass" for obj in spec.objects)
     bounces = max(spec.max_bounces, GLASS_BOUNCES) if has_glass else spec.max_bounces
@@ -52,9 +51,6 @@ def apply_video_settings(scene: Any, spec: SceneSpec) -> None:
         transparent_max_bounces=8,
         volume_bounces=0,
     )
-    scene.cycles.use_denoising = True
-    scene.cycles.denoising_quality = spec.denoise_quality
-    scene.cycles.denoising_prefilter = spec.denoise_prefilter
 
 
 def frame_seed(spec: SceneSpec, frame: int, purpose: str) -> int:
