@@ -31,10 +31,10 @@ STOCK = {"16/4": (16, 4), "4/2": (4, 2)}
 """name → samples per pixel of colour, of infrared."""
 
 Settings = tuple[int, str, str]
-LADDER = {"NONE": (2, 3, 4, 6, 8, 10), "FAST": (2, 8)}
-"""prefilter → samples per pixel that are tried, denoiser quality HIGH."""
+LADDER = {"FAST": ("HIGH", (2, 3, 6, 8, 10)), "ACCURATE": ("BALANCED", (2, 8))}
+"""prefilter → (denoiser quality, samples per pixel) that are tried beside the presets."""
 OURS: dict[str, Settings] = {"draft": QUALITY["draft"], "train": QUALITY["train"]} | {
-    f"{spp} {prefilter}": (spp, "HIGH", prefilter) for prefilter, ladder in LADDER.items() for spp in ladder
+    f"{spp} {prefilter}": (spp, quality, prefilter) for prefilter, (quality, ladder) in LADDER.items() for spp in ladder
 }
 """name → samples per pixel, denoiser quality, prefilter."""
 
