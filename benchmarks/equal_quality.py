@@ -23,7 +23,7 @@ from benchmarks.our_pipeline import crop
 from dataengine.config.spec import QUALITY
 
 PRESET = "simrgbd_franka"
-VIDEOS = (0, 1, 2)
+VIDEOS = (0, 1)
 FRAME = 1
 """The frame of each clip that is compared with references."""
 
