@@ -86,7 +86,7 @@ def open_unit(root: Path, entry: Mapping[str, Any]) -> ShardReader:
 
 def kind_of_shard(files: Mapping[str, bytes]) -> str:
     """What must be equal for shards to share a pack: every image array's metadata but the number of frames."""
-    metadata = {name: _with_frames(json.loads(data), 0) for name, data in files.items() if _is_image_metadata(name)}
+    metadata = [[name, _with_frames(data, 0).decode()] for name, data in sorted(files.items()) if _is_image_metadata(name)]
     return hashlib.sha256(json_bytes(metadata, indent=None)).hexdigest()
 
 
@@ -103,7 +103,7 @@ def build_pack(units: Mapping[str, Files]) -> tuple[str, Files, dict[str, int]]:
     for name in [n for n in first if _is_image_metadata(n)]:
         data_name = _data_name(name, first)
         chunks = [chunk for unit, files in units.items() for chunk in split_chunks(files[data_name], counts[unit], f"{unit}/{data_name}")]
-        out[name] = json_bytes(_with_frames(json.loads(first[name]), len(chunks)))
+        out[name] = _with_frames(first[name], len(chunks))
         out[data_name] = join_chunks(chunks)
     listed = [{"unit": unit, "start": starts[unit], "frames": counts[unit]} for unit in units]
     attributes = {"schema_version": SCHEMA_VERSION, "packed": listed}
@@ -120,7 +120,7 @@ def unpack(pack: Mapping[str, bytes], unit: str, start: int, frames: int) -> Fil
         data_name = _data_name(name, pack)
         metadata = json.loads(pack[name])
         chunks = split_chunks(pack[data_name], metadata["shape"][0], data_name)
-        out[name] = json_bytes(_with_frames(metadata, frames))
+        out[name] = _with_frames(pack[name], frames)
         out[data_name] = join_chunks(chunks[start : start + frames])
     return dict(sorted(out.items()))
 
@@ -241,9 +241,10 @@ def _data_name(metadata_name: str, files: Mapping[str, bytes]) -> str:
     return name
 
 
-def _with_frames(metadata: dict[str, Any], count: int) -> dict[str, Any]:
-    """Metadata of the same array with another number of frames (a copy)."""
-    out = json.loads(json_bytes(metadata))
-    out["shape"][0] = count
-    out["chunk_grid"]["configuration"]["chunk_shape"][0] = count
-    return out
+def _with_frames(metadata: bytes, count: int) -> bytes:
+    """Metadata of the same array with another number of frames, written as it was: on one line or on many."""
+    parsed = json.loads(metadata)
+    indent = 2 if json_bytes(parsed) == metadata else None
+    parsed["shape"][0] = count
+    parsed["chunk_grid"]["configuration"]["chunk_shape"][0] = count
+    return json_bytes(parsed, indent)

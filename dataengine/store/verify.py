@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataengine.errors import DataEngineError
-from dataengine.record.modalities import concrete_shape, modality
+from dataengine.record.modalities import TABLE, concrete_shape, modality
 from dataengine.store.codecs import crc32c
 from dataengine.store.shard import FRAMES, ShardReader, file_digests
 from dataengine.store.shard_file import CorruptShard
@@ -135,4 +135,5 @@ def _data_file(reader: ShardReader, name: str) -> str:
     try:
         return reader.array(name).info.data_file
     except NOT_READABLE:  # reported already; the axes of a table entry tell the name
-        return "c.0.0" if name == FRAMES else ".".join(["c", "0"] + ["0"] * len(modality(name).shape))
+        axes = 2 if name == FRAMES else 1 + next((len(m.shape) for m in TABLE if m.name == name), 0)
+        return ".".join(["c"] + ["0"] * axes)
