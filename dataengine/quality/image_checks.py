@@ -12,6 +12,12 @@ from dataengine.record.video import Video
 EDGE_SHARE = 0.002
 """Share of a mask's pixels that may disagree at its rim, where a pixel centre falls within float rounding of an edge."""
 
+TABLE_ID, ROOM_ID = 255, 254
+"""Ids of table and room in `mask_object`."""
+
+MIN_MEASURED = 500
+"""With fewer pixels measured nothing is said about the depth camera."""
+
 MAX_BLACK, MAX_BLOWN = 0.98, 0.9
 """Share of black (≤ 2) or blown (≥ 254 in every channel) pixels above which a colour frame is useless."""
 
@@ -24,6 +30,9 @@ def masks(video: Video, f: int) -> list[str]:
         out.append(f"{int(((link[f] > 0) & (objects[f] > 0)).sum())} pixels belong to both a link and an object")
     if link is not None and int(link[f].max()) > len(video.names.links):
         out.append(f"link id {int(link[f].max())} but the robot has {len(video.names.links)} links")
+    if objects is not None:
+        unknown = np.setdiff1d(objects[f], [*range(len(video.names.objects) + 1), TABLE_ID, ROOM_ID])
+        out += [f"object id {unknown[0]} but there are {len(video.names.objects)} objects"] if len(unknown) else []
     if link is not None and "amodal_robot" in images:
         out += _inside("robot", link[f] > 0, images["amodal_robot"][f] > 0)
     if objects is not None and "amodal_objects" in images:
@@ -70,6 +79,22 @@ def object_coordinates(video: Video, f: int) -> list[str]:
     return out
 
 
+def measured_depth(video: Video, f: int) -> list[str]:
+    """What the depth camera measures is the scene's depth: by the median, within half a pixel of disparity and 3 %."""
+    images = video.images
+    if not {"depth_sim", "depth_z"} <= images.keys() or "depth_sensor" not in video.scene:
+        return []
+    measured, true = images["depth_sim"][f], images["depth_z"][f]
+    both = (measured > 0) & (true > 0)
+    if both.sum() < MIN_MEASURED:
+        return []
+    sensor = video.scene["depth_sensor"]
+    focal_px = float(video.frames[f]["K"][0, 0]) * sensor["native_scale"]
+    allowed = 0.5 * true[both] ** 2 / (focal_px * sensor["baseline_m"]) + 0.03 * true[both]
+    excess = float(np.median(np.abs(measured[both] - true[both]) / allowed))
+    return [] if excess <= 1 else [f"half of the measured depth is off by more than {excess:.1f} times what is allowed"]
+
+
 def exposure(video: Video, f: int) -> list[str]:
     """Not black, not blown."""
     if "rgb" not in video.images:
@@ -93,5 +118,6 @@ FRAME_CHECKS: dict[str, Callable[[Video, int], list[str]]] = {
     "depth and ids": depth_and_ids,
     "object coordinates": object_coordinates,
     "infrared pair": infrared,
+    "measured depth": measured_depth,
     "exposure": exposure,
 }

@@ -161,6 +161,10 @@ def link_that_is_none(video: Video) -> None:
     patch(video, "mask_link")[:] = 200
 
 
+def object_that_is_none(video: Video) -> None:
+    video.images["mask_object"][1, 0, 0] = 77
+
+
 def mask_missing(video: Video) -> None:
     patch(video, "mask_link")[:] = 0
 
@@ -246,6 +250,14 @@ def infrared_blank(video: Video) -> None:
     video.images["ir_left"][1], video.images["ir_right"][1] = 0, 0
 
 
+def measured_in_millimetres(video: Video) -> None:
+    video.images["depth_sim"] *= 1000
+
+
+def measured_upside_down(video: Video) -> None:
+    video.images["depth_sim"] = video.images["depth_sim"][:, ::-1].copy()
+
+
 def black(video: Video) -> None:
     video.images["rgb"][1] = 0
 
@@ -314,6 +326,7 @@ TABLE: list[tuple[Mutation, str]] = [
     (another_link_in_a_patch, "ids against rays"),
     (masks_overlap, "masks"),
     (link_that_is_none, "masks"),
+    (object_that_is_none, "masks"),
     (mask_missing, "depth and ids"),
     (object_outside_its_amodal_mask, "masks"),
     (amodal_everywhere, "amodal robot"),
@@ -332,6 +345,8 @@ TABLE: list[tuple[Mutation, str]] = [
     (infrared_half_a_pixel_off, "infrared pair"),
     (infrared_baseline, "infrared pair"),
     (infrared_blank, "infrared pair"),
+    (measured_in_millimetres, "measured depth"),
+    (measured_upside_down, "measured depth"),
     (black, "exposure"),
     (blown, "exposure"),
     (duplicate, "duplicate frames"),
@@ -370,9 +385,9 @@ def test_every_check_has_a_mutation(tiny_rendered: Rendered, panda_ready: Robot)
 
 
 ALL_CHECKS = {
-    "poses", "kinematics", "keypoints", "joint limits", "masks", "depth and ids", "object coordinates", "infrared pair", "exposure",
-    "keypoint visibility", "visible shares", "duplicate frames", "joint velocity", "scene", "ids against rays", "depth against rays",
-    "normals against rays", "amodal robot", "amodal objects",
+    "poses", "kinematics", "keypoints", "joint limits", "masks", "depth and ids", "object coordinates", "infrared pair", "measured depth",
+    "exposure", "keypoint visibility", "visible shares", "duplicate frames", "joint velocity", "scene", "ids against rays",
+    "depth against rays", "normals against rays", "amodal robot", "amodal objects",
 }  # fmt: skip
 
 
