@@ -107,8 +107,7 @@ def render_video(scene: SceneSpec, robot: Robot, render_passes: RenderPasses, pr
     T_world_link = world_link_poses(scene, robot.model)
     with watch("blender"):
         passes = render_passes(scene, T_world_link)
-    cycles = passes.cpu_s.get("cycles", 0.0)
-    watch.cpu_s = {"cycles": cycles, "blender": watch.cpu_s["blender"] - cycles}
+    watch.cpu_s = dict(passes.cpu_s) | {"blender": watch.cpu_s["blender"] - sum(passes.cpu_s.values())}
     with watch("rays"):
         world = build_ray_world(scene, robot.meshes, T_world_link)
     surfaces = infrared_surfaces(scene, robot.meshes)
