@@ -174,6 +174,160 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point. Exit codes: 0 done, 1 the data has faults (validate, replay, quarantined videos), 2 bad input, 130 stopped."""
+    return run(lambda: parse(arguments).run())
+
+
+def parse(arguments: list[str] | None) -> Command:
+    """The command that the arguments (default: the process') name; exits with code 2 where they name none."""
+    description = "Render, label, pack and check data for robot- and object-pose research."
+    return tyro.cli(Command, prog="dataengine", description=description, args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def run(self) -> int:
+    from dataengine.commands.render import render
+
+    out = self.out or Path("out") / Path(self.preset).stem
+    return render(self.preset, out, self.set, self.workers, self.serial, self.report)
+
+
+@dataclass
+class Plan:
+    """Render a small pilot, then forecast time, CPU-hours and bytes for the whole preset."""
+
+    preset: Annotated[Positional[str], arg(metavar="PRESET")] = "simrgbd_franka"
+    set: Set = field(default_factory=tuple)
+    nodes: int = 1
+    cores: Annotated[int | None, arg(help="per node; default: this machine's")] = None
+    pilot: Annotated[int, arg(help="videos to measure")] = 16
+
+    def run(self) -> int:
+        from dataengine.commands.plan import plan
+
+        return plan(self.preset, self.set, self.nodes, self.cores, self.pilot)
+
+
+@dataclass
+class Status:
+    """How far a render is."""
+
+    dataset: Dataset
+
+    def run(self) -> int:
+        from dataengine.commands.inspect import status
+
+        return status(self.dataset)
+
+
+@dataclass
+class Validate:
+    """Check every label of a dataset against independent computations."""
+
+    dataset: Dataset
+
+    def run(self) -> int:
+        from dataengine.commands.validate import validate
+
+        return validate(self.dataset)
+
+
+@dataclass
+class Explain:
+    """Print every random draw of a video: key, distribution, value."""
+
+    dataset: Dataset
+    video: Video
+
+    def run(self) -> int:
+        from dataengine.commands.inspect import explain
+
+        return explain(self.dataset, self.video)
+
+
+@dataclass
+class Replay:
+    """Render a video again from its record and compare, bit by bit."""
+
+    dataset: Dataset
+    video: Video
+    frame: Annotated[Positional[int | None], arg(metavar="FRAME", help="compare and show only this frame")] = None
+    out: Annotated[Path | None, arg(help="write the contact sheet of the replay here")] = None
+
+    def run(self) -> int:
+        from dataengine.commands.replay import replay
+
+        return replay(self.dataset, self.video, self.frame, self.out)
+
+
+@dataclass
+class Report:
+    """Write contact sheets, movies and report.html of a dataset again."""
+
+    dataset: Dataset
+
+    def run(self) -> int:
+        from dataengine.commands.report import report
+
+        return report(self.dataset)
+
+
+@dataclass
+class Export:
+    """Write a dataset in another project's layout: simrgbd, ndds, bop, coco, nocs, sope, hdf5, folders."""
+
+    dataset: Dataset
+    format: Annotated[Positional[str], arg(metavar="FORMAT")]
+    out: Annotated[Path, arg(help="new folder")]
+    videos: Annotated[tuple[int, ...], arg(help="only these videos")] = ()
+
+    def run(self) -> int:
+        from dataengine.commands.convert import export_dataset
+
+        return export_dataset(self.dataset, self.format, self.out, self.videos)
+
+
+@dataclass
+class Import:
+    """Read a folder in another project's layout into a dataset."""
+
+    format: Annotated[Positional[str], arg(metavar="FORMAT")]
+    source: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    out: Annotated[Path, arg(help="new dataset folder")]
+    frames_per_video: Annotated[int | None, arg(help="cut long sequences; default: as the layout says")] = None
+    split: str = "train"
+
+    def run(self) -> int:
+        from dataengine.commands.convert import import_folder
+
+        return import_folder(self.format, self.source, self.out, None, self.frames_per_video, self.split)
+
+
+@dataclass
+class Doctor:
+    """Versions, machine and missing pieces, for bug reports."""
+
+    def run(self) -> int:
+        from dataengine.commands.doctor import doctor
+
+        return doctor()
+
+
+Command = (
+    Annotated[Render, subcommand("render")]
+    | Annotated[Plan, subcommand("plan")]
+    | Annotated[Status, subcommand("status")]
+    | Annotated[Validate, subcommand("validate")]
+    | Annotated[Explain, subcommand("explain")]
+    | Annotated[Replay, subcommand("replay")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[Export, subcommand("export")]
+    | Annotated[Import, subcommand("import")]
+    | Annotated[Ds, subcommand("ds")]
+    | Annotated[Doctor, subcommand("doctor")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point. Exit codes: 0 done, 1 the data has faults (validate, replay, quarantined videos), 2 bad input, 130 stopped."""
     if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
         from dataengine import __version__
 
