@@ -17,17 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.store_samples import (  # noqa: E402
-    FIELDS,
-    buffers,
-    cpu_ms,
-    decode,
-    decoders,
-    payload,
-    places,
-    shards_in,
-)
-from dataengine.store.shard import ShardReader, read_shard  # noqa: E402
+from benchmarks.store_samples import FIELDS, buffers, cpu_ms, decode, decoders, payload, places, shards_in
+from dataengine.store.shard import ShardReader, read_shard
 
 READS = 192
 

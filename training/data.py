@@ -94,7 +94,9 @@ class Loader:
         """`options`: repeats, seed, rank, world, shuffle, drop_last of `store.iterator.Batches`; the rest of its `View`."""
         catalogues = [d if isinstance(d, Catalogue) else open_catalogue(d, split, clip=clip) for d in datasets]
         self.batches = Batches(catalogues, View(tuple(columns), half, crop, centred, objects), batch, **options)
-        self.workers, self.start_method, self.pin_memory = workers, start_method, pin_memory
+        # Connections to a bucket do not survive fork.
+        self.start_method = start_method or ("spawn" if any(c.remote for c in catalogues) else None)
+        self.workers, self.pin_memory = workers, pin_memory
 
     def __len__(self) -> int:
         """Batches left in this epoch."""

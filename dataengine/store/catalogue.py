@@ -1,8 +1,10 @@
 """The samples of one version of a dataset: single frames, or clips of frames at a fixed distance."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,14 @@ class Clip:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Samples 0 … len - 1 in natural order. Plain values: pickle it, fork it. `version` is the manifest's digest."""
+    """Samples 0 … len - 1 in natural order. Plain values: pickle it, fork it.
+
+    `content` is a digest of the chosen videos' names and contents, which a manifest states. Two versions with the same
+    videos have the same, as before and after compaction, here and in a bucket.
+    """
 
     location: str
-    version: str
-    split: str | None
+    content: str
     clip: Clip
     units: tuple[Mapping[str, Any], ...]
     first: np.ndarray = field(repr=False, compare=False)
@@ -46,8 +51,8 @@ class Catalogue:
 
     @property
     def identity(self) -> str:
-        """What the samples are: the version, the split and the clip."""
-        return f"{self.version}|{self.split}|{self.clip.length},{self.clip.stride},{self.clip.hop}"
+        """What the samples are: the videos and the clip."""
+        return f"{self.content}|{self.clip.length},{self.clip.stride},{self.clip.hop}"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -60,20 +65,34 @@ class Catalogue:
         unit = np.searchsorted(self.first, samples, "right") - 1
         return unit, (samples - self.first[unit]) * self.clip.hop
 
+    @property
+    def remote(self) -> bool:
+        """Whether the dataset lies in a bucket."""
+        return "://" in self.location
+
     def open(self, unit: int) -> ShardReader:
         """Reader of a unit, in its own shard or in a pack, here or in a bucket."""
-        # Not at the top: a bucket's modules are not needed to read a folder.
-        from dataengine.store.repository import open_repository
-
-        if "://" in self.location:
-            return open_repository(self.location).reader(self.units[unit])
+        if self.remote:
+            repository, cache = _bucket(self.location, os.getpid())
+            return repository.reader(self.units[unit], cache)
+        # Not at the top: it is needed only when something is read.
         from dataengine.store.packs import open_unit
 
         return open_unit(Path(self.location), self.units[unit])
 
 
+@lru_cache(maxsize=16)
+def _bucket(location: str, process: int) -> tuple[Any, Any]:
+    """(repository, cache) of a dataset in a bucket; connections belong to the process that made them."""
+    from dataengine.store.repository import open_cache, open_repository
+
+    repository = open_repository(location)
+    return repository, open_cache(repository.backend)
+
+
 def open_catalogue(location: str | Path, split: str | None = None, version: str = "main", clip: Clip | None = None) -> Catalogue:
     """Samples of a version (branch, tag or digest) of the dataset at `location`. Raises StoreError, also where none is left."""
+    # Not at the top: readers of catalogues at hand do without.
     from dataengine.store.repository import open_repository
 
     return catalogue_of(str(location), open_repository(location).manifest(version), split, clip)
@@ -85,13 +104,15 @@ def catalogue_of(location: str, manifest: Mapping[str, Any], split: str | None =
     if split is not None and split not in manifest["splits"]:
         raise StoreError(f"{location}: " + unknown_name("split", split, manifest["splits"]))
     kept = ("unit", "video", "shard", "start", "frames", "size")
-    units = tuple({k: e[k] for k in kept if k in e} for e in manifest["units"] if split is None or e["split"] == split)
+    chosen = [e for e in manifest["units"] if split is None or e["split"] == split]
+    units = tuple({k: e[k] for k in kept if k in e} for e in chosen)
     counts = clip.count(np.array([e["frames"] for e in units], np.int64))
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     if first[-1] == 0:
         where = location if split is None else f"{location}, split {split},"
         raise StoreError(f"{where} holds no sample of {clip.length} frames at a distance of {clip.stride}; choose shorter clips")
-    return Catalogue(location, manifest["digest"], split, clip, units, first)
+    content = hashlib.sha256("\n".join(f"{e['unit']} {e['digest']}" for e in chosen).encode()).hexdigest()
+    return Catalogue(location, content, clip, units, first)
 
 
 def identity_of(catalogues: tuple[Catalogue, ...], repeats: tuple[Any, ...]) -> str:

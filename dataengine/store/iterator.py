@@ -7,6 +7,7 @@ a run that was killed goes on bit-identically with another number of machines, p
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -24,6 +25,9 @@ from dataengine.store.shard import FRAMES, ShardReader
 Batch = dict[str, np.ndarray]
 IDS = ("dataset", "video", "frame", "real", "seed")
 """Always in a batch: where a sample comes from, whether it is real, and random bits of its own for augmentation."""
+
+CONNECTIONS = 16
+"""Units of a bucket that are fetched at a time."""
 
 OPEN_FILES = 512
 """Bound of the files that one process holds open; systems often allow 1024."""
@@ -155,6 +159,7 @@ class Batches:
         n, clip = len(sample), self.catalogues[0].clip.length
         out = self._empty(n * clip)
         windows = self._windows(noise)
+        self._fetch(dataset, sample)
         for k, catalogue in enumerate(self.catalogues):
             mine = np.flatnonzero(dataset == k)
             units, first = catalogue.locate(sample[mine])
@@ -199,6 +204,26 @@ class Batches:
             self._readers.popitem(last=False)[1].close()
         return reader
 
+    def _fetch(self, dataset: np.ndarray, sample: np.ndarray) -> None:
+        """Bring what a batch needs from buckets, all of it at once: one waits for a server, not for each answer."""
+        wanted: dict[tuple[int, int], list[int]] = {}
+        for k, catalogue in enumerate(self.catalogues):
+            if catalogue.remote:
+                steps = np.arange(catalogue.clip.length) * catalogue.clip.stride
+                for unit, start in np.stack(catalogue.locate(sample[dataset == k]), 1).tolist():
+                    wanted.setdefault((k, unit), []).extend((start + steps).tolist())
+        if not wanted:
+            return
+
+        def bring(item: tuple[tuple[int, int], list[int]]) -> tuple[tuple[int, int], ShardReader]:
+            key, frames = item
+            reader = self._readers.get(key) or self.catalogues[key[0]].open(key[1])
+            reader.prefetch(frames, self.view.images)  # pyright: ignore[reportAttributeAccessIssue]
+            return key, reader
+
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            self._readers.update(pool.map(bring, wanted.items()))
+
     def _empty(self, rows: int) -> Batch:
         """Arrays to fill; what the first dataset's first video has is what every sample must have."""
         if self._shapes is None or self._labels is None:
@@ -237,8 +262,6 @@ class Batches:
         reader = self._reader(key)
         clip = len(frames)
         rows = range(row * clip, (row + 1) * clip)
-        if (prefetch := getattr(reader, "prefetch", None)) is not None:
-            prefetch(frames.tolist(), self.view.images)
         for name in self.view.images:
             part: Part | None = Half(modality(name).codec == "image") if self.view.half else window
             array = reader.array(name)

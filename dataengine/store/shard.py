@@ -32,7 +32,8 @@ FRAMES = "frames"
 def write_shard(directory: Path, video: Video, profile: str = "portable") -> None:
     """Write a video into `directory` (new or empty), every file and folder synced to disk.
 
-    `profile`: one of `codecs.PROFILES`; depth, masks and labels are bit-exact in all of them. Raises RecordError (the video breaks the table), DiskFull, StoreError.
+    `profile`: one of `codecs.PROFILES`; depth, masks and labels are bit-exact in all of them.
+    Raises RecordError (the video breaks the table), DiskFull, StoreError.
     """
     if video.check().frame_count == 0:
         raise RecordError("a video without frames cannot be stored; render at least 1 frame")
@@ -84,7 +85,7 @@ class ShardReader:
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
-        """Attributes of the group: schema_version, frame_count, size, profile, modalities, source, names, scene, provenance, rejection, notes."""
+        """Of the group: schema_version, frame_count, size, profile, modalities, source, names, scene, provenance, rejection, notes."""
         where = self.directory / "zarr.json"
         found = read_json(where, "not a shard, or a damaged one; run the render again, which replaces damaged videos")
         attributes = found.get("attributes", {})

@@ -50,7 +50,7 @@ def test_depth_masks_and_labels_are_exact_in_every_profile(profile: str, tmp_pat
     if profile == "train":
         for name in LOSSY:
             error = np.mean((back.images[name].astype(float) - video.images[name]) ** 2)
-            assert 0 < error and 10 * np.log10(255**2 / error) > 38
+            assert error > 0 and 10 * np.log10(255**2 / error) > 38
     else:
         assert same_video(back, video)
     assert ShardReader(tmp_path / "s").attributes["profile"] == profile
