@@ -9,6 +9,7 @@ moving shadows and reflections keep to their own frame.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -30,25 +31,62 @@ NOISE = 1.0
 BRIGHT = 4.0
 """Light above this is clipped for the comparison, where single bright samples would hide everything else."""
 SAME_DEPTH = 1e-5
+"""Relative tolerance for the depth of one surface in two frames."""
+MARGIN_PX = 32
+"""Surroundings that the denoiser sees around a part of an image."""
 
 
 def denoise_clip(frames: Sequence[Passes], still_camera: bool, quality: Quality, prefilter: str, denoiser: Denoiser) -> list[Image]:
-    """Clean scene-linear images (H,W,3) of a clip's frames, each with `NOISY_PASSES`."""
-    gathered = [gather(frames, f) if still_camera else own(frames[f]) for f in range(len(frames))]
-    return [denoise_frame(*images, quality, prefilter, denoiser) for images in gathered]
+    """Clean scene-linear images (H,W,3) of a clip's frames, each with `NOISY_PASSES`.
 
-
-def denoise_frame(color: Image, albedo: Image, normal: Image, quality: Quality, prefilter: str, denoiser: Denoiser) -> Image:
-    """One image. `prefilter`, as in Cycles: NONE trusts albedo and normals as they are, FAST takes them as noisy and denoises all
-    together, ACCURATE denoises them first and then trusts them, which keeps textures best.
-
-    Below quality HIGH, ACCURATE smooths the albedo only: the normals gain 0.1 dB for the price of half a frame's denoising.
+    `prefilter`, as in Cycles: NONE trusts albedo and normals as they are, FAST takes them as noisy and denoises all together,
+    ACCURATE denoises them first and then trusts them, which keeps textures best. Below quality HIGH, ACCURATE smooths the
+    albedo only: the normals gain 0.1 dB for the price of half a frame's denoising.
     """
+    gathered = [gather(frames, f) if still_camera else own(frames[f]) for f in range(len(frames))]
+    albedos, normals = [g[1] for g in gathered], [g[2] for g in gathered]
     if prefilter == "ACCURATE":
-        albedo = denoiser.auxiliary("albedo", albedo, quality)
+        moved = [1.0 - same_surface(frames[0], frame) if still_camera else None for frame in frames]
+        albedos = smooth_clip("albedo", albedos, moved, quality, denoiser)
         if quality == "HIGH":
-            normal = denoiser.auxiliary("normal", normal, quality)
-    return denoiser.color(color, albedo, normal, quality, clean_auxiliaries=prefilter != "FAST")
+            normals = smooth_clip("normal", normals, moved, quality, denoiser)
+    trusted = prefilter != "FAST"
+    return [denoiser.color(g[0], a, n, quality, trusted) for g, a, n in zip(gathered, albedos, normals, strict=True)]
+
+
+def smooth_clip(
+    name: Literal["albedo", "normal"],
+    images: Sequence[Image],
+    moved: Sequence[NDArray[np.float32] | None],
+    quality: Quality,
+    denoiser: Denoiser,
+) -> list[Image]:
+    """Denoise an auxiliary image of every frame; where nothing moved since the first frame, its result serves again.
+
+    `moved`: per frame, non-zero where it shows something else than the first; None = everywhere.
+    """
+    first = denoiser.auxiliary(name, images[0], quality)
+    out = [first]
+    for image, mask in zip(images[1:], moved[1:], strict=True):
+        window = (slice(None), slice(None)) if mask is None else window_around(mask)
+        if window is None:
+            out.append(first)
+            continue
+        mixed = first.copy()
+        mixed[window] = denoiser.auxiliary(name, image[window], quality)
+        if mask is not None:  # the rim of the window lacks context
+            mixed = np.where(cv2.dilate(mask, np.ones((9, 9), np.uint8))[..., None] > 0, mixed, first)
+        out.append(mixed)
+    return out
+
+
+def window_around(mask: NDArray[np.float32]) -> tuple[slice, slice] | None:
+    """Rows and columns of the bounding box of non-zero pixels with a margin; None if there are none."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) == 0:
+        return None
+    top, left = max(0, rows[0] - MARGIN_PX), max(0, columns[0] - MARGIN_PX)
+    return slice(top, rows[-1] + MARGIN_PX + 1), slice(left, columns[-1] + MARGIN_PX + 1)
 
 
 def own(frame: Passes) -> tuple[Image, Image, Image]:
