@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
 from dataengine.commands.ds_cli import Ds
+from dataengine import __version__
 from dataengine.errors import DataEngineError, Interrupted
 
 Set = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help="override a field, e.g. camera.distance_m=1.2")]
@@ -174,6 +175,9 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point. Exit codes: 0 done, 1 the data has faults (validate, replay, quarantined videos), 2 bad input, 130 stopped."""
+    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(__version__)
+        return 0
     return run(lambda: parse(arguments).run())
 
 
