@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
-from dataengine.commands.ds_cli import Ds
 from dataengine import __version__
+from dataengine.commands.ds_cli import Ds
 from dataengine.errors import DataEngineError, Interrupted
 
 Set = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help="override a field, e.g. camera.distance_m=1.2")]
