@@ -35,11 +35,12 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "oidnCommitFilter": (None, (ctypes.c_void_p,)),
     "oidnExecuteFilter": (None, (ctypes.c_void_p,)),
     "oidnReleaseFilter": (None, (ctypes.c_void_p,)),
+    "oidnReleaseDevice": (None, (ctypes.c_void_p,)),
 }
 
 
 class Denoiser:
-    """One single-threaded denoising device. Make it after a fork, not before."""
+    """One single-threaded denoising device, a context manager. Make it after a fork, not before."""
 
     def __init__(self) -> None:
         self._library = _library()
@@ -48,6 +49,12 @@ class Denoiser:
         self._library.oidnSetDeviceBool(self._device, b"setAffinity", False)
         self._library.oidnCommitDevice(self._device)
         self._check()
+
+    def __enter__(self) -> Denoiser:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._library.oidnReleaseDevice(self._device)
 
     def color(self, noisy: Image, albedo: Image, normal: Image, quality: Quality, clean_auxiliaries: bool) -> Image:
         """Denoise scene-linear light (H,W,3) guided by albedo and normals (H,W,3).

@@ -73,9 +73,9 @@ class BlenderRenderer:
             eyes = self._render_infrared(video, watch) if scene.depth_sensor.ir == "cycles" else None
         finally:
             video.close()
-        with watch.stage("denoise"):
+        with watch.stage("denoise"), Denoiser() as denoiser:
             still = scene.image.motion_blur <= 0 and bool((video.camera_poses == video.camera_poses[0]).all())
-            colors = denoise_clip(frames, still, scene.denoise_quality, scene.denoise_prefilter, Denoiser())
+            colors = denoise_clip(frames, still, scene.denoise_quality, scene.denoise_prefilter, denoiser)
         with watch.stage("passes"):
             return assemble(frames, colors, np.asarray(video.camera_poses), eyes, watch)
 

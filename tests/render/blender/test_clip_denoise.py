@@ -29,7 +29,8 @@ def error(image, truth):
 
 def test_denoiser_removes_noise_and_keeps_texture():
     noisy, truth = frame(1)
-    clean = Denoiser().color(noisy["Combined"], noisy["Denoising Albedo"], noisy["Denoising Normal"], "HIGH", clean_auxiliaries=True)
+    with Denoiser() as denoiser:
+        clean = denoiser.color(noisy["Combined"], noisy["Denoising Albedo"], noisy["Denoising Normal"], "HIGH", clean_auxiliaries=True)
     assert clean.shape == truth.shape and clean.dtype == np.float32
     assert error(clean, truth) < 0.15 * error(noisy["Combined"], truth)
 
@@ -97,6 +98,6 @@ def test_rendered_still_clip_is_cleaner_than_its_frames_alone(toy):
         s = scene([ball, floor(material("fabric", bump=0.0))], [camera] * frames, toy.joints, video=video, samples_per_pixel=samples)
         return toy.render(s).rgb_linear[0]
 
-    truth = look(1, 128, 9)
-    alone, shared = (np.mean([error(look(n, 1, v), truth) ** 2 for v in range(3)]) for n in (1, 3))
+    truth = look(1, 48, 9)
+    alone, shared = (np.mean([error(look(n, 1, v), truth) ** 2 for v in range(2)]) for n in (1, 3))
     assert shared < 0.85 * alone
