@@ -9,7 +9,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render test test-all lint format types contracts bench-render lock clean system-packages
+.PHONY: help setup render test test-all lint format types contracts bench-render bench-store lock clean system-packages
 
 help:  ## what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ format: .venv/.all  ## let ruff format and fix
 
 types: .venv/.all  ## pyright
 	@$(BIN)/pyright
+
+bench-store: .venv/.all  ## measure everything docs/benchmarks/store.md shows
+	@$(BIN)/python benchmarks/store_bench.py $(ARGS)
 
 bench-render: .venv/.all  ## measure everything docs/benchmarks/render.md shows (about 40 minutes on 2 cores)
 	@$(BIN)/python benchmarks/render_bench.py $(ARGS)
