@@ -128,21 +128,25 @@ def parts_of_rgb(work: Path, rounds: int) -> dict[str, float]:
     )
 
 
-def sizes(videos: list[Video], work: Path) -> tuple[float, float, float]:
-    """(train bytes per frame, raw bytes per frame, PSNR of rgb in dB). Raises AssertionError where depth or masks differ."""
-    stored = raw = frames = 0
+def sizes(videos: list[Video], work: Path) -> dict[str, float]:
+    """Bytes per frame: `all` of a shard, `raw` arrays, `training` fields' files; `psnr_db` of rgb.
+
+    Raises AssertionError where anything but colour and infrared differs by a bit.
+    """
+    total = {"all": 0, "training": 0, "raw": 0}
     errors = []
     for video, shard in zip(videos, shards_in(work / "train"), strict=True):
         back = read_shard(shard)
         for name, images in video.images.items():
             exact = back.images[name].tobytes() == images.tobytes()
             assert exact or modality(name).codec == "image", f"{name} is not exact"
-            raw += images.nbytes
+            total["raw"] += images.nbytes
         errors.append(np.mean((back.images["rgb"].astype(float) - video.images["rgb"]) ** 2))
-        raw += video.frames.nbytes
-        stored += sum(p.stat().st_size for p in shard.rglob("*") if p.is_file())
-        frames += video.frame_count
-    return stored / frames, raw / frames, float(10 * np.log10(255**2 / np.mean(errors)))
+        total["raw"] += video.frames.nbytes
+        total["all"] += sum(p.stat().st_size for p in shard.rglob("*") if p.is_file())
+        total["training"] += sum(p.stat().st_size for name in FIELDS for p in (shard / name).iterdir())
+    frames = sum(v.frame_count for v in videos)
+    return {k: v / frames for k, v in total.items()} | {"psnr_db": float(10 * np.log10(255**2 / np.mean(errors)))}
 
 
 def writing(videos: list[Video], work: Path, rounds: int) -> dict[str, float]:

@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.store_samples import FIELDS, buffers, cpu_ms, decode, decoders, payload, places, shards_in
-from dataengine.store.shard import ShardReader, read_shard
+from dataengine.store.shard import FRAMES, ShardReader, read_shard
 
 READS = 192
 
@@ -29,7 +29,8 @@ class Ours:
     def __init__(self, folder: Path) -> None:
         self.readers = [ShardReader(s) for s in shards_in(folder)]
         self.places = places(self.readers)
-        self.buffers = [buffers(r) for r in self.readers]
+        images = {n: b for n, b in buffers(self.readers[0]).items() if n != FRAMES}
+        self.buffers = [buffers(r) | images for r in self.readers]  # rows of labels differ in length
         self.chains = decoders(self.readers[0])
         self.samples = [payload(self.readers[p.shard], p.frame) for p in self.places]
         self.draws = np.random.default_rng(0).integers(len(self.places), size=READS).tolist()
@@ -106,20 +107,27 @@ def mds(ours: Ours, work: Path) -> Callable[[], int]:
     return body
 
 
-def hdf5_bytes(folder: Path, work: Path) -> float:
-    """Bytes per frame of BlenderProc's writer: a file per frame, every array gzip-compressed as h5py does by default."""
+def hdf5_bytes(folder: Path, work: Path) -> dict[str, float]:
+    """Bytes per frame of BlenderProc's writer: a file per frame, every array gzip-compressed as h5py does by default.
+
+    `all` modalities and `training` fields, both with the row of labels.
+    """
     import h5py
 
-    total = count = 0
+    total, count = {"all": 0, "training": 0}, 0
     for shard in shards_in(folder):
         video = read_shard(shard)
         for frame in range(video.frame_count):
-            path = work / "frame.hdf5"
-            with h5py.File(path, "w") as file:
-                for name, images in video.images.items():
-                    file.create_dataset(name, data=images[frame], compression="gzip")
-            total, count = total + path.stat().st_size, count + 1
-    return total / count
+            for kind in total:
+                path = work / "frame.hdf5"
+                with h5py.File(path, "w") as file:
+                    for name, images in video.images.items():
+                        if kind == "all" or name in FIELDS:
+                            file.create_dataset(name, data=images[frame], compression="gzip")
+                    file.create_dataset(FRAMES, data=np.frombuffer(video.frames[frame].tobytes(), np.uint8), compression="gzip")
+                total[kind] += path.stat().st_size
+            count += 1
+    return {kind: size / count for kind, size in total.items()}
 
 
 def _pretend_torchvision() -> None:
@@ -139,7 +147,7 @@ def _pretend_torchvision() -> None:
 def main() -> None:
     peer, folder, work, rounds = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     if peer == "hdf5":
-        print(json.dumps({"hdf5": hdf5_bytes(folder, work)}))
+        print(json.dumps(hdf5_bytes(folder, work)))
         return
     ours = Ours(folder)
     body = {"webdataset": webdataset, "lance": lance, "mds": mds}[peer](ours, work)

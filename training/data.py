@@ -106,8 +106,8 @@ class Loader:
         b = self.batches
         epoch = b.epoch
         steps = list(b.steps(epoch, b.place))
-        more = {"multiprocessing_context": self.start_method} if self.workers else {}
-        loader = DataLoader(Stream(b), batch_size=None, num_workers=self.workers, pin_memory=self.pin_memory, **more)
+        start = self.start_method if self.workers else None
+        loader = DataLoader(Stream(b), batch_size=None, num_workers=self.workers, pin_memory=self.pin_memory, multiprocessing_context=start)
         for (_, stop), batch in zip(steps, loader, strict=True):
             b.epoch, b.place = b.after(epoch, stop)
             yield batch

@@ -85,7 +85,7 @@ class JpegCodec:
             self._decompress(data, image)
             y, x = top, left
         else:
-            small, size, (y, x) = _crop(data, found, (height, width), (top, left, *out.shape[:2]))
+            small, size, (y, x) = _crop(data, found, (height, width), (top, left, out.shape[0], out.shape[1]))
             image = np.empty((*size, *out.shape[2:]), np.uint8)
             self._decompress(small, image)
         out[...] = image[y : y + out.shape[0], x : x + out.shape[1]]
