@@ -202,9 +202,7 @@ def _videos_record_set() -> dict[str, Any]:
 def _modalities_record_set(facts: CardFacts) -> dict[str, Any]:
     columns = ("name", "dtype", "unit", "meaning")
     rows = [{c: getattr(modality(n), c) for c in columns} for n in facts.modalities]
-    fields = [
-        {"@type": "cr:Field", "@id": f"modalities/{c}", "name": c, "description": c, "dataType": "sc:Text"} for c in columns
-    ]
+    fields = [{"@type": "cr:Field", "@id": f"modalities/{c}", "name": c, "description": c, "dataType": "sc:Text"} for c in columns]
     data = [{f"modalities/{c}": row[c] for c in columns} for row in rows]
     return {
         "@type": "cr:RecordSet", "@id": "modalities", "name": "modalities", "description": "what is stored of every frame",

@@ -168,5 +168,3 @@ def _entry_of(repository: Repository, unit: str) -> dict[str, Any]:
     from dataengine.store.commits import entry_of
 
     return entry_of(repository.record(unit))
-
-

@@ -123,9 +123,7 @@ def _check_record(record: CommitRecord, key: str) -> list[Finding]:
     return [Finding(key, "", None, what) for what in wrong]
 
 
-def _check_versions(
-    repository: Repository, manifests: Mapping[str, dict[str, Any]], records: Mapping[str, CommitRecord]
-) -> list[Finding]:
+def _check_versions(repository: Repository, manifests: Mapping[str, dict[str, Any]], records: Mapping[str, CommitRecord]) -> list[Finding]:
     """The current version against the commit records, unit by unit, and manifest.json against the current version."""
     key = f"{HEADS}{MAIN}.json"
     try:
@@ -156,9 +154,7 @@ def _check_versions(
     return found
 
 
-def _check_shards(
-    repository: Repository, manifests: Mapping[str, dict[str, Any]], records: Mapping[str, CommitRecord]
-) -> list[Finding]:
+def _check_shards(repository: Repository, manifests: Mapping[str, dict[str, Any]], records: Mapping[str, CommitRecord]) -> list[Finding]:
     """Shards that are missing for a version, and shards that nothing needs."""
     there = {i.key.split("/")[1] for i in repository.backend.items("shards/")}
     used = {e["shard"]: e["unit"] for m in manifests.values() for e in m["units"]}

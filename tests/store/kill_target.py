@@ -70,7 +70,7 @@ def main() -> None:
         if pid == 0:
             status = 9
             try:
-                job(Mortal(open_backend(place), int(step), lambda name: os.write(write, name.encode()) and None), int(videos))
+                job(Mortal(open_backend(place), int(step), lambda name, to=write: os.write(to, name.encode()) and None), int(videos))
                 status = 0
             finally:
                 os._exit(status)
