@@ -68,10 +68,13 @@ class BytesCodec:
 
     def decode(self, data: Any, out: np.ndarray) -> None:
         flat = _flat(out)
-        if data is not flat:
-            if len(data) != len(flat):
-                raise Decayed(f"{len(data)} bytes where {len(flat)} belong")
-            flat[:] = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
+        if len(data) != len(flat):
+            raise Decayed(f"{len(data)} bytes where {len(flat)} belong")
+        flat[:] = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
+        self.finish(out)
+
+    def finish(self, out: np.ndarray) -> None:
+        """What is left to do when the bytes lie in `out` already."""
         if self.big_endian:
             out.byteswap(inplace=True)
 
@@ -194,7 +197,15 @@ class Chain:
     def decode(self, data: Any, out: np.ndarray) -> None:
         """One chunk into `out` (C-contiguous, the chunk's dtype and shape). Raises Decayed."""
         # The innermost decompressor writes straight into the caller's array: no copy of a frame.
-        data = self._decompress(data, _flat(out) if isinstance(self.serializer, BytesCodec) else None)
+        if isinstance(self.serializer, BytesCodec):
+            target = _flat(out)
+            data = self._decompress(data, target)
+            if data is target:
+                self.serializer.finish(out)
+            else:
+                self.serializer.decode(data, out)
+            return
+        data = self._decompress(data, None)
         try:
             self.serializer.decode(data, out)
         except NotAJpeg as error:
@@ -272,15 +283,15 @@ def portable(kind: Codec | str, dtype: np.dtype) -> list[dict[str, Any]]:
 
 def zstd_content_size(data: Any) -> int | None:
     """Decompressed size that a Zstandard frame states (RFC 8878 §3.1.1.1), None when it states none."""
-    if len(data) < 6 or bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
+    head = bytes(data[:14])  # numpy's scalars are slow
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
         raise Decayed("not a zstd frame")
-    descriptor = data[4]
-    flag, single = descriptor >> 6, descriptor >> 5 & 1
-    start = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
+    flag, single = head[4] >> 6, head[4] >> 5 & 1
+    start = 5 + (not single) + (0, 1, 2, 4)[head[4] & 3]
     width = (single, 2, 4, 8)[flag]
     if width == 0:
         return None
-    return int.from_bytes(bytes(data[start : start + width]), "little") + (256 if width == 2 else 0)
+    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
 
 
 def _checked_decode(decompress: Callable[..., Any], data: Any, out: np.ndarray | None, size: int | None) -> Any:

@@ -24,6 +24,9 @@ COLOUR, GREY = "YCbCr", "grayscale"
 TILE_BLOCKS = 4
 """Wanted width of a tile in blocks. Crops start and end at tiles, and every tile costs about 5 bytes."""
 
+HALF_QUALITY = 90
+"""At most, of the half-size image: its mean of four pixels holds less noise, so it is as good as the whole one at 95."""
+
 _TAG = b"dataengine-map\0\0"
 _APP9 = struct.Struct(">2sH16sIHHHH")
 """Marker; length; tag; then, counted from the start of the chunk, offsets of the half-size JPEG, of the entropy-coded data and
@@ -55,8 +58,9 @@ class JpegCodec:
         if array.dtype != np.uint8 or not 0 < max(height, width) <= _LARGEST_SIDE:
             raise StoreError(f"jpeg holds uint8 images of up to {_LARGEST_SIDE} pixels a side, got {array.dtype}{array.shape}")
         blocks = tile_blocks(-(-width // 8))
-        whole = self._compress(image, blocks)
-        return b"".join((whole[:2], _map_of(whole, blocks), whole[2:], self._compress(halved(image), 0)))
+        whole = self._compress(image, self.quality, blocks)
+        half = self._compress(halved(image), min(self.quality, HALF_QUALITY), 0)
+        return b"".join((whole[:2], _map_of(whole, blocks), whole[2:], half))
 
     def decode(self, data: Any, out: np.ndarray) -> None:
         """The whole image into `out` (C-contiguous). Raises NotAJpeg."""
@@ -102,11 +106,11 @@ class JpegCodec:
             raise StoreError(f"jpeg in {COLOUR if self.colour else GREY} cannot hold a chunk of shape {array.shape}")
         return array.reshape(shape)
 
-    def _compress(self, image: np.ndarray, restart_blocks: int) -> bytes:
+    def _compress(self, image: np.ndarray, quality: int, restart_blocks: int) -> bytes:
         import cv2  # the encoder that can set restart markers; only writers need it
 
         pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if self.colour else np.ascontiguousarray(image)
-        options = [cv2.IMWRITE_JPEG_QUALITY, self.quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, restart_blocks]
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, restart_blocks]
         options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444] if self.colour else []
         done, data = cv2.imencode(".jpg", pixels, options)
         if not done:
