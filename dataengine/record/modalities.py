@@ -41,21 +41,10 @@ TABLE: tuple[Modality, ...] = (
         "normals", "int8", ("H", "W", 3), "1/127", "camera", 0, "depth", "unit shading normal × 127, mean over the pixel; 0 = no surface"
     ),
     Modality("mask_link", "uint8", ("H", "W"), "id", "image", 0, "mask", "visible robot link: link index + 1; 0 = not the robot"),
-    Modality(
-        "mask_object", "uint8", ("H", "W"), "id", "image", 0, "mask", "visible object's instance id; 255 table, 254 room, 0 other"
-    ),
+    Modality("mask_object", "uint8", ("H", "W"), "id", "image", 0, "mask", "visible object's instance id; 255 table, 254 room, 0 other"),
     Modality("amodal_robot", "uint8", ("H", "W"), "0/1", "image", 0, "mask", "robot silhouette as if nothing stood before it"),
     Modality("amodal_objects", "uint32", ("H", "W"), "bit set", "image", 0, "mask", "bit k = silhouette of instance k + 1 as if alone"),
-    Modality(
-        "nocs",
-        "uint16",
-        ("H", "W", 3),
-        "1/65535",
-        "object",
-        0,
-        "depth",
-        "visible point in its object's bounding box, 0…1 per axis",
-    ),
+    Modality("nocs", "uint16", ("H", "W", 3), "1/65535", "object", 0, "depth", "visible point in its object's bounding box, 0…1 per axis"),
 )
 
 NAMES = tuple(m.name for m in TABLE)
