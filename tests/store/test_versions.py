@@ -213,7 +213,10 @@ def test_merge_renumbers_and_remembers(six: Repository, tmp_path: Path) -> None:
     both = merge([six, other], tmp_path / "both", "both")
     assert videos_of(both) == list(range(8)) and both.manifest()["frames"] == six.manifest()["frames"] + other.manifest()["frames"]
     assert both.manifest()["units"][7]["origin"] == ["b" * 64, 1]
-    assert both.derived is not None and [p["manifest"] for p in both.derived["of"]] == [six.manifest()["digest"], other.manifest()["digest"]]
+    assert both.derived is not None and [p["manifest"] for p in both.derived["of"]] == [
+        six.manifest()["digest"],
+        other.manifest()["digest"],
+    ]
     is_whole(both)
     again = merge([six, other], tmp_path / "again", "both")
     assert again.manifest()["digest"] == both.manifest()["digest"]
