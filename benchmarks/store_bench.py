@@ -150,7 +150,7 @@ How it is measured:
   So the figures compare containers. Our JPEGs carry restart markers, which costs every reader about 5 % of their decoding.
 * mosaicml-streaming runs with an empty stand-in for torchvision, which it imports but does not use here.
 * *zstd*: every field as plain zstd. *JPEG mix*: the profile `train`.
-* Half resolution reads the half-size image that the codec stores behind each frame (about a fifth of the frame's bytes).
+* Half resolution reads the half-size image that the codec stores behind each frame (about a seventh of its bytes).
 """
     return head + table + notes
 

