@@ -46,8 +46,8 @@ def prepare(dataset: Path, work: Path) -> list[Video]:
     return videos
 
 
-def against_zarr(work: Path, kind: str, rounds: int) -> tuple[dict[str, float], float]:
-    """(CPU ms per sample of direct, floor, zarr singly, batch = zarr `oindex` of 32; samples)."""
+def against_zarr(work: Path, kind: str, rounds: int) -> tuple[dict[str, float], int]:
+    """(CPU ms per sample of direct, floor, zarr singly, and `direct 4`, `zarr 4` without the second mask; number of samples)."""
     import zarr
 
     from dataengine.store.zarr_io import register_jpeg
@@ -55,15 +55,18 @@ def against_zarr(work: Path, kind: str, rounds: int) -> tuple[dict[str, float], 
     register_jpeg()
     ours = Ours(work / kind)
     arrays = [{n: zarr.open_array(str(shard / n), mode="r") for n in FIELDS} for shard in shards_in(work / kind)]
+    four = tuple(n for n in FIELDS if n != "mask_object")
 
-    def singly() -> int:
+    def singly(names: tuple[str, ...]) -> int:
         for i in ours.draws:
             place = ours.places[i]
-            for name in FIELDS:
+            for name in names:
                 arrays[place.shard][name][place.frame]
         return READS
 
-    return cpu_ms({"direct": ours.direct, "floor": ours.floor, "zarr": singly}, rounds), len(ours.places)
+    bodies = {"direct": ours.direct, "floor": ours.floor, "zarr": lambda: singly(FIELDS)}
+    bodies |= {"direct 4": lambda: ours.direct(four), "zarr 4": lambda: singly(four)}
+    return cpu_ms(bodies, rounds), len(ours.places)
 
 
 def against_oindex(videos: list[Video], work: Path, rounds: int) -> dict[str, float]:
@@ -149,18 +152,15 @@ def sizes(videos: list[Video], work: Path) -> dict[str, float]:
     return {k: v / frames for k, v in total.items()} | {"psnr_db": float(10 * np.log10(255**2 / np.mean(errors)))}
 
 
-def writing(videos: list[Video], work: Path, rounds: int) -> dict[str, float]:
-    """CPU ms per frame of the writer, files and fsync included, and of encoding alone; for videos of 48 frames.
-
-    The presets' videos have 3 (`hello`) to hundreds of frames; what a video costs once is shared by its frames.
-    """
-    few = [lengthened(videos[0], 48)]
+def writing(videos: list[Video], work: Path, rounds: int, frames: int) -> dict[str, float]:
+    """CPU ms per frame of the writer, files and fsync included, and of encoding alone; for a video of so many frames."""
+    few = [lengthened(videos[0], frames)] * (48 // frames)
     count = sum(v.frame_count for v in few)
     number = iter(range(10**6))
 
     def write() -> int:
         for video in few:
-            write_shard(work / "written" / f"{next(number)}", video, "train")
+            write_shard(work / f"written {frames}" / f"{next(number)}", video, "train")
         return count
 
     def encode() -> int:

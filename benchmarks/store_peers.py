@@ -35,11 +35,11 @@ class Ours:
         self.samples = [payload(self.readers[p.shard], p.frame) for p in self.places]
         self.draws = np.random.default_rng(0).integers(len(self.places), size=READS).tolist()
 
-    def direct(self) -> int:
+    def direct(self, fields: tuple[str, ...] = FIELDS) -> int:
         for i in self.draws:
             place = self.places[i]
             reader = self.readers[place.shard]
-            for name in FIELDS:
+            for name in fields:
                 reader.array(name).read(place.frame, self.buffers[place.shard][name])
         return READS
 

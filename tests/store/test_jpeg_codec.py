@@ -16,10 +16,10 @@ from dataengine.store.jpeg_codec import JpegCodec, NotAJpeg, from_configuration,
 SIDES = st.integers(1, 90)
 
 
-def picture(height: int, width: int, colour: bool = True, seed: int = 0) -> np.ndarray:
-    """Smooth shapes and some noise: what JPEG is made for."""
+def picture(height: int, width: int, colour: bool = True, seed: int = 0, detail_px: int = 8) -> np.ndarray:
+    """Smooth shapes of about `detail_px` and some noise: what JPEG is made for."""
     rng = np.random.default_rng(seed)
-    small = rng.integers(0, 255, (max(2, height // 8), max(2, width // 8), 3), np.uint8)
+    small = rng.integers(0, 255, (max(2, height // detail_px), max(2, width // detail_px), 3), np.uint8)
     image = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).astype(float) + rng.normal(0, 3, (height, width, 3))
     out = image.clip(0, 255).astype(np.uint8)
     return out if colour else np.ascontiguousarray(out[..., 0])
@@ -74,13 +74,13 @@ def test_the_half_size_is_the_mean_of_2_by_2(height: int, width: int, colour: bo
 
 
 def test_quality_of_a_frame_and_of_its_half() -> None:
-    image = picture(360, 640)
+    image = picture(360, 640, detail_px=32)
     codec = JpegCodec()
     data = codec.encode(image)
     half = np.empty((180, 320, 3), np.uint8)
     codec.decode_half(data, half)
     assert psnr_db(decoded(codec, data, image), image) > 38
-    assert psnr_db(half, halved(image)) > 36
+    assert psnr_db(half, halved(image)) > 38
 
 
 def test_chroma_is_not_subsampled() -> None:
