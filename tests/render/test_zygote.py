@@ -155,8 +155,9 @@ def test_setup_that_filled_a_cache_is_started_again(tmp_path):
     """The process that serves has read the cache, not filled it."""
     cache = tmp_path / "cache"
     with Zygote(Recipe("toys:caching_setup", {"cache": str(cache)}, python_path=(str(HERE),))) as z:
-        result = z.run({}, *LIMITS).result
-    assert result["filled_by"] == int(cache.read_text()) != result["parent"]
+        outcome = z.run({}, *LIMITS)
+    assert outcome.status == "ok", outcome
+    assert outcome.result["filled_by"] == int(cache.read_text()) != outcome.result["parent"]
 
 
 def test_module_that_had_to_be_compiled_means_a_second_start(tmp_path):
