@@ -58,7 +58,7 @@ class _Mapped:
 
     def __del__(self) -> None:
         for descriptor in (self.marks, self.file):
-            if descriptor >= 0:
+            if descriptor >= 0 and os is not None:  # os is gone when the interpreter ends
                 os.close(descriptor)
 
     def lacks(self, blocks: Iterable[int]) -> list[int]:
