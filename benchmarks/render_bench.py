@@ -19,6 +19,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that `python benchmarks/render_bench.py` finds the package `benchmarks`
 
+# As in a render worker: threads of the algebra library that wait by spinning would count as CPU time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from benchmarks import dataset_runs, equal_quality  # noqa: E402
 from benchmarks.render_page import page  # noqa: E402
 
