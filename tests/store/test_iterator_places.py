@@ -60,7 +60,9 @@ def test_a_state_outlives_compaction_and_a_move(tmp_path: Path) -> None:
     state = Batches([open_catalogue(tmp_path / "d")], VIEW, 5).state_at(1, 3)
     compact(repository)
     (tmp_path / "d").rename(tmp_path / "elsewhere")
-    Batches([open_catalogue(tmp_path / "elsewhere")], VIEW, 5).load(state)
+    moved = Batches([open_catalogue(tmp_path / "elsewhere")], VIEW, 5)
+    moved.load(state)
+    assert moved.state_at(1, 3) == state
 
 
 def test_a_bucket_gives_the_same_batches(bucket: str, tmp_path: Path) -> None:
