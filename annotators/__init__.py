@@ -1,0 +1,1 @@
+"""From a folder of frames of a real robot to labelled, uncertain, checked records."""
