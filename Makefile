@@ -25,7 +25,7 @@ help:  ## what there is to do
 
 .venv/.all: .venv/.render
 	@echo "adding the training, test and development extras …"
-	@$(BIN)/uv pip install -q --python $(BIN)/python -c requirements.lock -e ".[render,convert,cloud,train,test,dev]"
+	@$(BIN)/uv pip install -q --python $(BIN)/python -c requirements.lock -e ".[render,convert,cloud,annotate,view,rerun,train,test,dev]"
 	@touch $@
 
 setup: .venv/.render  ## create .venv with all that rendering needs

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 Array = np.ndarray
 
@@ -21,8 +20,8 @@ Array = np.ndarray
 class JointLog:
     """What the robot's encoders said: `positions_rad[m]` at `times_s[m]`, joints in URDF order (prismatic ones in metres)."""
 
-    times_s: Float[Array, " M"]
-    positions_rad: Float[Array, "M D"]
+    times_s: Array  # (M,) float64
+    positions_rad: Array  # (M, D) float64
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Capture:
     frames: tuple[str, ...]
     size: tuple[int, int]
     """Width and height in pixels."""
-    K: Float[Array, "3 3"]
-    times_s: Float[Array, " N"]
+    K: Array  # (3, 3) float64
+    times_s: Array  # (N,) float64
     rgb: Callable[[int], Array]
     robot: str
     """Name in the robot catalogue or path of a URDF."""
@@ -47,7 +46,7 @@ class Capture:
     infrared: Callable[[int], tuple[Array, Array]] | None = None
     ir_baseline_m: float | None = None
     joints: JointLog | None = None
-    distortion: Float[Array, " 5"] | None = None
+    distortion: Array | None = None  # (5,) float64
     """OpenCV's k1 k2 p1 p2 k3, None where images are free of distortion."""
 
 
@@ -60,15 +59,15 @@ class CameraTrack:
     `refusal` is None for a usable track, else one line that says why there is none (texture, baseline, rotation only …).
     """
 
-    T_world_cam: Float[Array, "N 4 4"]
-    covariance: Float[Array, "N 6 6"]
-    posed: Bool[Array, " N"]
+    T_world_cam: Array  # (N, 4, 4) float64
+    covariance: Array  # (N, 6, 6) float64
+    posed: Array  # (N,) bool
     static_segments: tuple[tuple[int, int], ...]
     """Half-open ranges of frames through which the camera did not move."""
-    points: Float[Array, "P 3"]
-    obs_point: Int[Array, " O"]
-    obs_frame: Int[Array, " O"]
-    obs_uv_px: Float[Array, "O 2"]
+    points: Array  # (P, 3) float64
+    obs_point: Array  # (O,) int64
+    obs_frame: Array  # (O,) int64
+    obs_uv_px: Array  # (O, 2) float64
     mean_reprojection_px: float
     mapper: str
     cross_check: dict[str, float] = field(default_factory=dict)
@@ -113,23 +112,23 @@ class Solution:
     """
 
     metres_per_unit: float
-    T_world_cam: Float[Array, "N 4 4"]
-    T_world_base: Float[Array, "N 4 4"]
-    joints_rad: Float[Array, "N D"]
+    T_world_cam: Array  # (N, 4, 4) float64
+    T_world_base: Array  # (N, 4, 4) float64
+    joints_rad: Array  # (N, D) float64
     joint_names: tuple[str, ...]
-    camera_covariance: Float[Array, "N 6 6"]
-    base_covariance: Float[Array, "6 6"]
-    joint_covariance: Float[Array, "N D D"]
+    camera_covariance: Array  # (N, 6, 6) float64
+    base_covariance: Array  # (6, 6) float64
+    joint_covariance: Array  # (N, D, D) float64
     keypoint_names: tuple[str, ...]
-    keypoints_cam_m: Float[Array, "N K 3"]
-    keypoint_covariance: Float[Array, "N K 3 3"]
+    keypoints_cam_m: Array  # (N, K, 3) float64
+    keypoint_covariance: Array  # (N, K, 3, 3) float64
     time_offset_s: float
     depth_scale: float
     """Measured over true depth at 1 m: 1 for an ideal sensor."""
     scales: tuple[ScaleEstimate, ...]
-    click_residual_px: Float[Array, "C 2"]
-    click_inlier: Bool[Array, " C"]
-    accepted: Bool[Array, " N"]
+    click_residual_px: Array  # (C, 2) float64
+    click_inlier: Array  # (C,) bool
+    accepted: Array  # (N,) bool
     reasons: tuple[str, ...]
     """Per frame: empty where accepted, else why not."""
     flags: tuple[Flag, ...] = ()
