@@ -258,6 +258,10 @@ class DatasetSpec(Section):
         description="`all`, or names from the table of modalities",
         json_schema_extra={"items": {"enum": ["all", *MODALITIES], "type": "string"}},
     )
+    codecs: Literal["portable", "train", "archive"] = Field(
+        default="portable",
+        description="portable opens in any zarr program; train stores JPEG colour for fast loading; archive is lossless and smallest",
+    )
     splits: SplitSpec = SplitSpec()
     limits: LimitSpec = LimitSpec()
 

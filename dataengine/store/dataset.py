@@ -121,12 +121,12 @@ class Dataset:
         return winner
 
     def add(self, index: int, video: Video, split: str, stats: dict[str, Any] | None = None, reproducible: bool = True) -> CommitRecord:
-        """Stage, write, read back, publish and commit one video; returns the winning record."""
+        """Stage, write with the codec profile `spec["codecs"]`, read back, publish and commit one video; returns the winning record."""
         unit = unit_name(index)
         staged = self.stage(unit)
         try:
             with self.counting_safe():
-                write_shard(staged, video)
+                write_shard(staged, video, str(self.spec.get("codecs", "portable")))
             record = describe_shard(staged, index, split, stats)
             if findings := verify_shard(staged):
                 raise StoreError(f"{unit}: what was written does not read back: {findings[0]}; check the disk")

@@ -103,7 +103,7 @@ class Repository:
             return Dataset(self.backend.root, self.name, self.spec, self.spec_digest).add(index, video, split, stats, reproducible)
         with tempfile.TemporaryDirectory(prefix="dataengine-stage-") as folder:
             staged = Path(folder) / "shard"
-            write_shard(staged, video)
+            write_shard(staged, video, str(self.spec.get("codecs", "portable")))
             record = describe_shard(staged, index, split, stats)
             if findings := verify_shard(staged):
                 raise StoreError(f"{record.unit}: what was written does not read back: {findings[0]}; check the disk")

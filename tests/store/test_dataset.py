@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dataengine.errors import StoreError
@@ -71,6 +72,19 @@ def test_the_manifest_depends_on_the_videos_only(filled: Dataset, tmp_path: Path
     assert other.write_manifest() == filled.manifest()
     other.add(3, small_video(3), "test")
     assert other.write_manifest()["digest"] != filled.manifest()["digest"]
+
+
+@pytest.mark.parametrize("profile", ["portable", "train", "archive"])
+def test_shards_are_written_with_the_codecs_of_the_spec(profile: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    dataset = open_or_create(folder, {"name": "x", "codecs": profile}, "0" * 64, "x", planned=1)
+    video = small_video(0)
+    dataset.add(0, video, "train")
+    reader = open_dataset(folder).reader(0)
+    assert reader.attributes["profile"] == profile
+    codecs = (folder / "shards" / dataset.record(0).shard / "rgb" / "zarr.json").read_text()
+    assert ("jpeg" in codecs) == (profile == "train")
+    np.testing.assert_array_equal(reader.video(("depth_z",)).images["depth_z"], video.images["depth_z"])
 
 
 def test_adding_twice_changes_nothing(filled: Dataset) -> None:
