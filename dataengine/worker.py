@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataengine import __version__
 from dataengine.config.spec import DatasetSpec
-from dataengine.errors import LabelError, RobotError, StoreError
+from dataengine.errors import LabelError, RobotError
 from dataengine.quality.validate import Validation, validate_video
 from dataengine.record.video import Video
 from dataengine.render.job import RenderPasses, Robot, prepare_robot, render_video
@@ -23,7 +23,6 @@ from dataengine.scene.spec import SceneSpec
 from dataengine.scene.world import link_triangles
 from dataengine.sensor.warm import warm_up
 from dataengine.store.dataset import open_dataset
-from dataengine.store.files import DiskFull
 
 if TYPE_CHECKING:
     from dataengine.render.zygote_child import FreshStart
@@ -88,10 +87,7 @@ def _commit(
         first = "; ".join(str(v) for v in verdict.violations[:3])
         raise LabelError(f"video {scene.video}: {verdict.verdict()}: {first}")
     stats = {"cpu_s": cpu_s, "checks": verdict.checks, "rejections": dict(scene.rejections)}
-    try:
-        record = open_dataset(folder).add(scene.video, video, scene.split, stats, reproducible)
-    except DiskFull as error:
-        raise StoreError(str(error)) from None  # by its name the driver knows an error of the whole run
+    record = open_dataset(folder).add(scene.video, video, scene.split, stats, reproducible)
     return {"video": scene.video, "digest": record.digest, "bytes": record.bytes, "frames": record.frames} | stats
 
 

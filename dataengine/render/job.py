@@ -1,8 +1,6 @@
 """One video: SceneSpec → Blender passes → labels and sensor → Video. Pure but for the renderer it is handed."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +14,7 @@ from dataengine.render import labels
 from dataengine.render.develop import develop
 from dataengine.render.measure import infrared_surfaces, measure_depth
 from dataengine.render.passes import RawPasses
+from dataengine.render.stopwatch import Stopwatch
 from dataengine.robot.keypoints import KeypointSet, keypoint_set
 from dataengine.robot.kinematics import forward_kinematics, point_positions
 from dataengine.robot.meshes import LinkMesh
@@ -74,19 +73,6 @@ def _carriers(model: RobotModel, meshes: Sequence[LinkMesh], link: int) -> NDArr
     return out
 
 
-@dataclass
-class Stopwatch:
-    """CPU seconds of this process by stage."""
-
-    cpu_s: dict[str, float]
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.process_time()
-        yield
-        self.cpu_s[stage] = self.cpu_s.get(stage, 0.0) + time.process_time() - start
-
-
 def world_link_poses(scene: SceneSpec, model: RobotModel) -> NDArray[np.float64]:
     """`T_world_link` (F,L,4,4) by forward kinematics."""
     return np.asarray(scene.robot.T_world_base) @ forward_kinematics(model, np.asarray(scene.robot.joint_position, float))
@@ -103,11 +89,12 @@ class Rendered:
 
 def render_video(scene: SceneSpec, robot: Robot, render_passes: RenderPasses, provenance: dict[str, Any]) -> Rendered:
     """Render and label one video."""
-    watch = Stopwatch({})
+    watch = Stopwatch()
     T_world_link = world_link_poses(scene, robot.model)
     with watch("blender"):
         passes = render_passes(scene, T_world_link)
-    watch.cpu_s = dict(passes.cpu_s) | {"blender": watch.cpu_s["blender"] - sum(passes.cpu_s.values())}
+    watch.cpu_s["blender"] -= sum(passes.cpu_s.values())
+    watch.cpu_s.update(passes.cpu_s)
     with watch("rays"):
         world = build_ray_world(scene, robot.meshes, T_world_link)
     surfaces = infrared_surfaces(scene, robot.meshes)
@@ -122,7 +109,7 @@ def render_video(scene: SceneSpec, robot: Robot, render_passes: RenderPasses, pr
         source="rendered", names=_names(scene, robot), images={n: np.stack(a) for n, a in images.items() if a}, frames=rows,
         scene=scene.model_dump(mode="json"), provenance=provenance,
     )  # fmt: skip
-    return Rendered(video.check(), world, watch.cpu_s)
+    return Rendered(video.check(), world, dict(watch.cpu_s))
 
 
 def _frame(

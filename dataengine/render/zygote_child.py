@@ -271,10 +271,14 @@ def _answer(handler: Handler, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """An exception as a message: one line where the input is at fault, the traceback's tail where we are."""
+    """An exception as a message: one line where the input is at fault, the traceback's tail where we are.
+
+    The name is that of the nearest class in `dataengine.errors`, which the other side can make again.
+    """
     expected = isinstance(error, DataEngineError)
+    name = next((c.__name__ for c in type(error).__mro__ if c.__module__ == DataEngineError.__module__), type(error).__name__)
     text = str(error) if expected else "".join(traceback.format_exception(error))[-_TAIL_CHARACTERS:]
-    return {"status": "error", "error_type": type(error).__name__, "expected": expected, "message": text}
+    return {"status": "error", "error_type": name, "expected": expected, "message": text}
 
 
 def encode(message: dict[str, Any]) -> bytes:

@@ -6,8 +6,6 @@ threads yet); `render_video` builds the video's scene, renders its frames and ta
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +24,7 @@ from dataengine.render.blender.surroundings import preload_environments
 from dataengine.render.blender.video_scene import OBJECT_INDEX, VideoScene, add_robot
 from dataengine.render.measure import infrared_surfaces, rig_of
 from dataengine.render.passes import RawPasses
+from dataengine.render.stopwatch import Stopwatch
 from dataengine.robot.meshes import LinkMesh
 from dataengine.robot.model import RobotModel
 from dataengine.scene.spec import SceneSpec
@@ -33,21 +32,6 @@ from dataengine.sensor.ir import IrNoise
 
 NO_SURFACE_M = 1e9
 """Cycles writes 1e10 as depth where a ray leaves the scene."""
-
-
-class Stopwatch:
-    """CPU seconds by stage."""
-
-    def __init__(self) -> None:
-        self.cpu_s: defaultdict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        begin = time.process_time()
-        try:
-            yield
-        finally:
-            self.cpu_s[name] += time.process_time() - begin
 
 
 class BlenderRenderer:
@@ -65,7 +49,7 @@ class BlenderRenderer:
         if T_world_link.shape != expected:
             raise RenderError(f"T_world_link has shape {T_world_link.shape}, expected {expected}: a pose per frame and link")
         watch = Stopwatch()
-        with watch.stage("build"):
+        with watch("build"):
             apply_video_settings(bpy.context.scene, scene)
             video = VideoScene(scene, self.robot, self.link_meshes, self.links, T_world_link)
         try:
@@ -73,27 +57,27 @@ class BlenderRenderer:
             eyes = self._render_infrared(video, watch) if scene.depth_sensor.ir == "cycles" else None
         finally:
             video.close()
-        with watch.stage("denoise"), Denoiser() as denoiser:
+        with watch("denoise"), Denoiser() as denoiser:
             still = scene.image.motion_blur <= 0 and bool((video.camera_poses == video.camera_poses[0]).all())
             colors = denoise_clip(frames, still, scene.denoise_quality, scene.denoise_prefilter, denoiser)
-        with watch.stage("passes"):
+        with watch("passes"):
             return assemble(frames, colors, np.asarray(video.camera_poses), eyes, watch)
 
     def _render_one(self, video: VideoScene, frame: int, watch: Stopwatch) -> Passes:
         scene = bpy.context.scene
         scene.cycles.seed = frame_seed(video.spec, frame, "rgb")
-        with watch.stage("build"):
+        with watch("build"):
             video.move_to(frame)
         if video.spec.image.motion_blur <= 0:
-            with watch.stage("cycles"):
+            with watch("cycles"):
                 return render_frame(LABEL_PASSES + COLOR_PASSES)
-        with watch.stage("cycles"), _labels_only(scene):
+        with watch("cycles"), _labels_only(scene):
             labels = render_frame(LABEL_PASSES)
-        with watch.stage("build"):
+        with watch("build"):
             video.blur_around(frame)
         scene.render.use_motion_blur = True
         try:
-            with watch.stage("cycles"):
+            with watch("cycles"):
                 return labels | render_frame(COLOR_PASSES)
         finally:
             scene.render.use_motion_blur = False
@@ -106,7 +90,7 @@ class BlenderRenderer:
         targets = [*self.links, *video.objects]
         surfaces = infrared_surfaces(spec, self.link_meshes)
         pairs = []
-        with watch.stage("infrared"), infrared_scene(spec, rig_of(spec), noise, targets, surfaces, video.lamps) as infrared:
+        with watch("infrared"), infrared_scene(spec, rig_of(spec), noise, targets, surfaces, video.lamps) as infrared:
             for frame in range(spec.frames):
                 video.move_to(frame)
                 rng = np.random.default_rng(frame_seed(spec, frame, "ir noise"))
@@ -146,7 +130,7 @@ def assemble(
         object_id=object_id,
         ir_left=np.stack([left for left, _ in eyes]) if eyes else None,
         ir_right=np.stack([right for _, right in eyes]) if eyes else None,
-        cpu_s=watch.cpu_s,
+        cpu_s=dict(watch.cpu_s),
     )
 
 
