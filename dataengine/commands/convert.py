@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from dataengine.commands.text import counted
 from dataengine.convert.disk import ConvertError
 from dataengine.convert.formats import FORMATS, get_format
 from dataengine.record.video import Video
@@ -29,7 +30,7 @@ def export_dataset(folder: Path, format: str, out: Path, videos: tuple[int, ...]
     count = chosen.export_function()(
         track(_read(dataset, indices), "exporting", len(indices), console=console, disable=not console.is_terminal), out
     )
-    console.print(f"{count} videos of {dataset.name} in {out} as {format}: {chosen.description}")
+    console.print(f"{counted(count, 'video')} of {dataset.name} in {out} as {format}: {chosen.description}")
     return 0
 
 
@@ -72,7 +73,7 @@ def import_folder(
     manifest = dataset.write_manifest()
     for note, videos in notes.items():
         console.print(f"[yellow]{note}[/] ({videos} of {count} videos)")
-    console.print(f"{count} videos of {source} in {out}, manifest {manifest['digest'][:16]}")
+    console.print(f"{counted(count, 'video')} of {source} in {out}, manifest {manifest['digest'][:16]}")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dataengine.commands.text import counted
 from dataengine.errors import RenderError, StoreError
 from dataengine.store.backend import LocalBackend, is_remote
 from dataengine.store.compact import compact
@@ -96,7 +97,9 @@ def pack(location: str, target_mb: float) -> int:
     if not done.packs:
         _console().print("nothing to repack: every video is in a pack, larger than the target, or alone of its kind")
         return 0
-    _console().print(f"{done.units} videos, {done.bytes / 1e6:.1f} MB, in {done.packs} packs; version {done.manifest[:12]}")
+    _console().print(
+        f"{counted(done.units, 'video')}, {done.bytes / 1e6:.1f} MB, in {counted(done.packs, 'pack')}; version {done.manifest[:12]}"
+    )
     _console().print("the old shards stay until `dataengine ds gc` finds that no version needs them")
     return 0
 
@@ -124,9 +127,11 @@ def verify(location: str, quick: bool) -> int:
     _print_some(console, [f"note: {f}" for f in notes])
     total = len(repository.units())
     if lines:
-        console.print(f"{len(lines)} findings, {len(damaged)} of {total} videos damaged; `dataengine ds repair {location}` mends them")
+        console.print(
+            f"{counted(len(lines), 'finding')}, {len(damaged)} of {total} videos damaged; `dataengine ds repair {location}` mends them"
+        )
         return 1
-    console.print(f"{total} videos, {'sizes and indices' if quick else 'every byte'} as recorded")
+    console.print(f"{counted(total, 'video')}, {'sizes and indices' if quick else 'every byte'} as recorded")
     return 0
 
 
@@ -136,13 +141,15 @@ def mend(location: str, workers: int | None, serial: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="dataengine-repair-") as scratch:
 
         def render(digest: str, spec: dict[str, Any], videos: list[int]) -> Repository:
-            console.print(f"rendering {len(videos)} videos again: {', '.join(map(str, videos[:12]))}{' …' if len(videos) > 12 else ''}")
+            console.print(
+                f"rendering {counted(len(videos), 'video')} again: {', '.join(map(str, videos[:12]))}{' …' if len(videos) > 12 else ''}"
+            )
             return render_again(digest, spec, videos, Path(scratch) / digest, workers, serial, console)
 
         done = repair(repository, render)
     for name in done.rewritten:
         console.print(f"rewritten: {name}")
-    counts = f"{len(done.rendered)} videos rendered again, {len(done.rewritten)} files rewritten"
+    counts = f"{counted(len(done.rendered), 'video')} rendered again, {counted(len(done.rewritten), 'file')} rewritten"
     console.print(f"{counts}; version {done.manifest[:12]} as before")
     return 0
 
@@ -206,7 +213,7 @@ def _located(unit: str, finding: Finding) -> str:
 
 
 def _say_version(repository: Repository, manifest: dict[str, Any]) -> int:
-    totals = f"{len(manifest['units'])} videos, {manifest['frames']} frames, {manifest['bytes'] / 1e6:.1f} MB"
+    totals = f"{counted(len(manifest['units']), 'video')}, {counted(manifest['frames'], 'frame')}, {manifest['bytes'] / 1e6:.1f} MB"
     _console().print(f"{repository.where}: {totals}, version {manifest['digest'][:12]}")
     return 0
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dataengine.commands.text import counted
 from dataengine.config.loader import load_spec
 from dataengine.config.spec import DatasetSpec, LimitSpec
 from dataengine.errors import ConfigError, Interrupted, RenderError, SceneError, StoreError
@@ -51,9 +52,9 @@ def render(preset: str, out: Path, overrides: Sequence[str], workers: int | None
     dataset.clean_staging()
     manifest = dataset.write_manifest()
     given_up = dataset.quarantined()
-    console.print(f"{len(manifest['units'])} videos in {out}, manifest {manifest['digest'][:16]}")
+    console.print(f"{counted(len(manifest['units']), 'video')} in {out}, manifest {manifest['digest'][:16]}")
     for unit, record in given_up.items():
-        console.print(f"[red]{unit} was given up after {record['attempts']} attempts:[/] {record['reason']}")
+        console.print(f"[red]{unit} was given up after {counted(record['attempts'], 'attempt')}:[/] {record['reason']}")
     if given_up:
         console.print(f"to try them again, remove their files from {out / 'quarantine'} and run the same command")
     if report and manifest["units"]:
@@ -148,4 +149,4 @@ def banner(console: Console, spec: DatasetSpec, out: Path, todo: int, committed:
         console.print(f"nothing to render: {committed} of {spec.videos} videos are in {out}")
         return
     already = f", {committed} of {spec.videos} already done" if committed else ""
-    console.print(f"{todo} videos to render into {out}{already}; Ctrl-C is safe, the same command goes on")
+    console.print(f"{counted(todo, 'video')} to render into {out}{already}; Ctrl-C is safe, the same command goes on")

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dataengine.commands.spec import rendered_spec
+from dataengine.commands.text import counted
 from dataengine.quality.validate import Validation, validate_video
 from dataengine.store.dataset import open_dataset
 from dataengine.worker import load_ready_robot
@@ -32,5 +33,5 @@ def validate(folder: Path) -> int:
         console.print(line)
     if len(lines) > MAX_LINES:
         console.print(f"… and {len(lines) - MAX_LINES} more")
-    console.print(f"{len(records) + len(damaged)} videos: {total.verdict()}; {len(damaged)} damaged")
+    console.print(f"{counted(len(records) + len(damaged), 'video')}: {total.verdict()}; {len(damaged)} damaged")
     return 1 if lines else 0

@@ -68,7 +68,7 @@ def test_damage_is_named_and_mended(typed: Typed, tmp_path: Path, monkeypatch: p
     flip(tmp_path / "out" / "shards" / entry["shard"] / "depth_z" / "c.0.0.0", 80)
     code, said = typed("verify", repository.where)
     assert code == 1 and said.startswith("video-000001 depth_z frame 0: crc32c is ")
-    assert f"1 findings, 1 of 3 videos damaged; `dataengine ds repair {repository.where}` mends them" in said
+    assert f"1 finding, 1 of 3 videos damaged; `dataengine ds repair {repository.where}` mends them" in said
     calls: list[tuple[str, list[int]]] = []
     again = whole_render(calls)
 
@@ -78,7 +78,7 @@ def test_damage_is_named_and_mended(typed: Typed, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(ds, "render_again", instead)
     code, said = typed("repair", repository.where)
     assert code == 0 and calls == [("a" * 64, [1])]
-    assert f"1 videos rendered again, 0 files rewritten; version {repository.manifest()['digest'][:12]} as before" in said
+    assert f"1 video rendered again, 0 files rewritten; version {repository.manifest()['digest'][:12]} as before" in said
     assert typed("verify", repository.where) == (0, "3 videos, every byte as recorded\n")
     shutil.copytree(tmp_path / "out" / "shards" / entry["shard"], tmp_path / "out" / "shards" / "video-000077-0123456789ab")
     code, said = typed("verify", repository.where, "--quick")

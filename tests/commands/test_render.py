@@ -69,7 +69,7 @@ def test_first_run_and_again(render: Render, cli_main: Cli) -> None:
 def test_more_videos_extend_the_same_dataset(render: Render) -> None:
     render()
     two = {unit: record.digest for unit, record in open_dataset("made").committed().items()}
-    assert "1 videos to render into made, 2 of 3 already done" in render("videos=3").out
+    assert "1 video to render into made, 2 of 3 already done" in render("videos=3").out
     three = {unit: record.digest for unit, record in open_dataset("made").committed().items()}
     assert len(three) == 3 and two.items() <= three.items()
     assert render("videos=1").code == 0, "fewer videos than there are: nothing to do, nothing lost"
@@ -93,7 +93,7 @@ def test_scenes_that_fail_are_quarantined_with_their_reason(render: Render, inli
     inline.before = on_video(1, LabelError("video 1: 1 label violations in 9 checks: frame 0: masks: overlap"))
     said = render("videos=3")
     assert said.code == 1
-    assert "video-000001 was given up after 1 attempts: LabelError: video 1: 1 label violations" in said.out
+    assert "video-000001 was given up after 1 attempt: LabelError: video 1: 1 label violations" in said.out
     assert "to try them again, remove their files from made/quarantine and run the same command" in said.out
     assert open_dataset("made").videos() == ["video-000000", "video-000002"]
     inline.before = lambda video: None

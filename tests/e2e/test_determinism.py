@@ -41,7 +41,7 @@ def test_any_workers(how: tuple[str, ...], undisturbed: Path, tmp_path: Path) ->
 def test_extended(smoke: tuple[Path, str], undisturbed: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(smoke[0], tmp_path / "made")
     said = render(folder, "--serial")
-    assert "1 videos to render" in said and "2 of 3 already done" in said
+    assert "1 video to render" in said and "2 of 3 already done" in said
     assert digest(folder) == digest(undisturbed)
 
 
@@ -52,7 +52,7 @@ def test_a_flipped_byte_is_reported_and_rendered_again(undisturbed: Path, tmp_pa
     raw[len(raw) // 3] ^= 1
     victim.write_bytes(raw)
     said = render(folder, "--serial")
-    assert "video-000001 was damaged" in said and "it will be rendered again" in said and "1 videos to render" in said
+    assert "video-000001 was damaged" in said and "it will be rendered again" in said and "1 video to render" in said
     assert digest(folder) == digest(undisturbed)
     assert "0 damaged" in dataengine("validate", folder).stdout
 

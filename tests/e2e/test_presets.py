@@ -14,7 +14,7 @@ TINY = ("videos=1", "frames=2", "camera.width=160", "camera.height=96", "render.
 def render_tiny(folder: Path, preset: str, *overrides: str) -> None:
     sets = [word for text in (*TINY, *overrides) for word in ("--set", text)]
     dataengine("render", preset, "--serial", "--no-report", "--out", folder, *sets)
-    assert "1 videos: 0 label violations in " in dataengine("validate", folder).stdout
+    assert "1 video: 0 label violations in " in dataengine("validate", folder).stdout
 
 
 @pytest.mark.parametrize("preset", ["xarm7", "ur5", "so101"])
