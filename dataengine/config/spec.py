@@ -64,6 +64,16 @@ class RobotSpec(Section):
     floor_clearance_m: float = Field(default=0.01, description="every link stays at least this far above the table")
 
 
+class HandheldSpec(Section):
+    """How a hand carries the camera, for `path: handheld`: it rests, then goes round the robot or turns on the spot."""
+
+    still_s: float = Field(default=0.0, ge=0, description="the camera rests this long before it moves, without any tremor")
+    travel_m: NotNegative = Field(default=0.8, description="length of the arc; 0 = the camera stays where it is")
+    turn_deg: NotNegative = Field(default=0.0, description="the view pans over this angle, half of it to each side")
+    tremor_mm: NotNegative = Field(default=2.0, description="standard deviation of the hand's tremor along each axis")
+    tremor_deg: NotNegative = Field(default=0.3, description="the same about each axis")
+
+
 class CameraSpec(Section):
     """Intrinsics (a preset or free) and placement on a shell around the robot."""
 
@@ -88,8 +98,9 @@ class CameraSpec(Section):
     look_at_offset_m: Real = Field(
         default=Uniform(uniform=(-0.15, 0.15)), description="drawn for x, y and z around the middle of the robot"
     )
-    path: Literal["static", "moving"] = "static"
+    path: Literal["static", "moving", "handheld"] = "static"
     speed_m_s: NotNegative = Field(default=Uniform(uniform=(0.02, 0.15)), description="used when path is `moving`")
+    handheld: HandheldSpec = Field(default=HandheldSpec(), description="used when path is `handheld`")
     min_keypoints_in_image: int = Field(default=4, ge=0, description="in every frame")
     min_robot_fraction: float = Field(default=0.01, ge=0, le=1, description="of the image covered by the robot in every frame")
     placement_fov_deg: float | None = Field(
@@ -166,6 +177,7 @@ class SurroundingsSpec(Section):
         default=("brick", "gravel", "grass"), description="packaged names or paths of pictures for tables, floors and walls"
     )
     texture_share: float = Field(default=0.2, ge=0, le=1, description="of these surfaces that carry a texture")
+    texture_width_m: Positive = Field(default=Uniform(uniform=(0.5, 1.5)), description="width of one copy of the picture")
     lights: Annotated[Whole, within(0, 16)] = Integers(integers=(1, 4))
     light_distance_m: Positive = Field(default=Uniform(uniform=(1.2, 2.5)), description="from the robot's base")
     light_elevation_deg: Annotated[Real, within(0.0, 90.0)] = Uniform(uniform=(35.0, 80.0))
@@ -237,6 +249,11 @@ class LimitSpec(Section):
     tries: int = Field(default=3, ge=1, description="attempts before a video is quarantined")
 
 
+ADDED_LATER = (("camera", "handheld"), ("surroundings", "texture_width_m"))
+"""Fields (section, name) that are no part of the identity while they have their default, so that datasets from before they existed
+can be extended."""
+
+
 class DatasetSpec(Section):
     """A whole dataset. Everything but `videos` and `limits` is its identity (`digest`), so it can be extended later."""
 
@@ -292,4 +309,8 @@ class DatasetSpec(Section):
     def digest(self) -> str:
         """SHA-256 (hex) of the identity: every field but `videos` and `limits`, as canonical JSON."""
         identity = self.model_dump(mode="json", exclude={"videos", "limits"})
+        for section, name in ADDED_LATER:
+            part = getattr(self, section)
+            if getattr(part, name) == type(part).model_fields[name].default:
+                del identity[section][name]
         return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

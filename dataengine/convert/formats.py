@@ -26,7 +26,7 @@ class Importer(Protocol):
 @dataclass(frozen=True)
 class Format:
     """`exporter` and `importer` are `module:function`; without the modalities in `needs` an export is refused (of real videos:
-    depth_sim for depth_z).
+    depth_sim for depth_z). A format that can only be written has the importer "".
     """
 
     description: str
@@ -38,11 +38,13 @@ class Format:
         return _load(self.exporter)
 
     def import_function(self) -> Importer:
+        if not self.importer:
+            raise ConvertError(f"this format can only be exported to, not imported: {self.description}")
         return _load(self.importer)
 
 
 def _format(description: str, exporter: str, importer: str, *needs: str) -> Format:
-    return Format(description, f"dataengine.convert.{exporter}", f"dataengine.convert.{importer}", needs)
+    return Format(description, f"dataengine.convert.{exporter}", f"dataengine.convert.{importer}" if importer else "", needs)
 
 
 FORMATS: dict[str, Format] = {
@@ -58,6 +60,7 @@ FORMATS: dict[str, Format] = {
     "coco": _format("COCO keypoints and instance masks", "coco:export_coco", "coco:import_coco", "rgb"),
     "hdf5": _format("BlenderProc's HDF5 containers; keeps everything", "hdf5:export_hdf5", "hdf5:import_hdf5"),
     "folders": _format("plain folders of PNG, EXR and JSON; keeps everything", "folders:export_folders", "folders:import_folders"),
+    "capture": _format("what a person with a camera would have recorded, with the truth beside it", "captures:export_captures", "", "rgb"),
     "nocs": _format("NOCS: REAL275 and CAMERA25", "nocs:export_nocs", "nocs_import:import_nocs", "rgb", "depth_z", "mask_object", "nocs"),
     "sope": _format("Omni6DPose: SOPE and ROPE", "sope:export_sope", "sope:import_sope", "rgb", "depth_z", "mask_object", "nocs"),
 }  # fmt: skip

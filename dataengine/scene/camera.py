@@ -14,6 +14,7 @@ from dataengine.errors import SceneError
 from dataengine.geometry import se3
 from dataengine.geometry.camera import crop_intrinsics, in_image, intrinsics, intrinsics_from_fov, project, resize_intrinsics
 from dataengine.scene.draws import Draws
+from dataengine.scene.handheld import handheld_path
 from dataengine.scene.robot_sweep import RobotSweep
 
 Array = NDArray[np.float64]
@@ -100,12 +101,15 @@ def place_camera(spec: CameraSpec, draws: Draws, robot: RobotSweep, base_yaw_rad
 
 
 def draw_path(spec: CameraSpec, draws: Draws, middle_m: Array, base_yaw_rad: float, middle_s: float) -> Path:
-    """One path on the shell: standing still, or circling with a gentle swing in height, at most `speed_m_s` fast."""
+    """One path on the shell: standing still, circling with a gentle swing in height, at most `speed_m_s` fast, or carried by a hand."""
     distance = draws.real("camera.distance_m", spec.distance_m)
     azimuth = np.radians(draws.real("camera.azimuth_deg", spec.azimuth_deg)) + base_yaw_rad
     elevation = np.radians(draws.real("camera.elevation_deg", spec.elevation_deg))
     roll = np.radians(draws.real("camera.roll_deg", spec.roll_deg))
     target = middle_m + [draws.real(f"camera.look_at_offset_m.{axis}", spec.look_at_offset_m) for axis in "xyz"]
+    if spec.path == "handheld":
+        way = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+        return handheld_path(spec.handheld, draws, middle_m + distance * way, target, roll, 2 * middle_s)
     speed, heading = 0.0, 0.0
     if spec.path == "moving":
         speed = draws.real("camera.speed_m_s", spec.speed_m_s)

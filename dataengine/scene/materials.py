@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from dataengine.config.spec import MaterialName
+from dataengine.config.spec import MaterialName, SurroundingsSpec
 from dataengine.scene.assets import file_sha256
 from dataengine.scene.draws import Draws
 from dataengine.scene.palette import HUES, hex_to_linear, jittered, mixed, muted, scaled
@@ -75,12 +75,12 @@ def draw_material(draws: Draws, key: str, allowed: tuple[str, ...], shape: str =
     )
 
 
-def with_texture(draws: Draws, key: str, material: Material, textures: tuple[str, ...], share: float) -> Material:
-    """The surface with a photograph laid over it, in `share` of the cases; its colour tints the photograph."""
-    if not textures or draws.uniform(f"{key}.textured", 0.0, 1.0) >= share:
+def with_texture(draws: Draws, key: str, material: Material, spec: SurroundingsSpec) -> Material:
+    """The surface with a photograph laid over it, in `texture_share` of the cases; its colour tints a grey photograph."""
+    if not spec.textures or draws.uniform(f"{key}.textured", 0.0, 1.0) >= spec.texture_share:
         return material
-    name = draws.pick(f"{key}.texture", textures)
-    width_m = draws.uniform(f"{key}.texture_width_m", 0.5, 1.5)
+    name = draws.pick(f"{key}.texture", spec.textures)
+    width_m = draws.real(f"{key}.texture_width_m", spec.texture_width_m)
     sha = file_sha256("texture", name)
     return material.model_copy(update={"texture": name, "texture_sha256": sha, "pattern_scale_m": width_m})
 

@@ -92,7 +92,7 @@ def draw_table(spec: SurroundingsSpec, draws: Draws) -> Table:
         (top, draws.uniform("table.leg_m", 0.04, 0.08), float(is_round)),
         (size, size * aspect, height),
         T,
-        with_texture(draws, "table", material, spec.textures, spec.texture_share),
+        with_texture(draws, "table", material, spec),
         "table",
     )
     return Table(T, half, is_round, thing)
@@ -124,7 +124,7 @@ def draw_room(spec: SurroundingsSpec, draws: Draws, is_room: bool, floor_z_m: fl
     floor_T = se3.make(R, (0.0, 0.0, floor_z_m - FLOOR_THICKNESS_M / 2))
     kinds = ("wood", "stone", "fabric", "paint") if is_room else ("wood", "stone", "paint")
     floor_material = draw_material(draws, "floor.material", kinds, calm=True)
-    floor_material = with_texture(draws, "floor", floor_material, spec.textures, spec.texture_share)
+    floor_material = with_texture(draws, "floor", floor_material, spec)
     if not is_room:
         if draws.name("floor.present", FLOOR_UNDER_SKY) == "no":
             return ()
@@ -132,7 +132,7 @@ def draw_room(spec: SurroundingsSpec, draws: Draws, is_room: bool, floor_z_m: fl
         return (_fixed(ROOM_ID, "floor", "cylinder", (0.005,), (width, width, FLOOR_THICKNESS_M), floor_T, floor_material, "room"),)
     size = (2 * half[0], 2 * half[1], FLOOR_THICKNESS_M)
     floor = _fixed(ROOM_ID, "floor", "box", (0.001,), size, floor_T, floor_material, "room")
-    walls = with_texture(draws, "room", wall_material(draws, "room.material"), spec.textures, spec.texture_share)
+    walls = with_texture(draws, "room", wall_material(draws, "room.material"), spec)
     wall, height = 0.1, draws.uniform("room.height_m", 2.5, 3.2)
     outer = (size[0] + 2 * wall, size[1] + 2 * wall, height + wall + FLOOR_THICKNESS_M)
     T = se3.make(R, (0.0, 0.0, floor_z_m - FLOOR_THICKNESS_M - wall + outer[2] / 2))

@@ -31,7 +31,7 @@ def dataset(tmp_path_factory, video):
     return made
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [n for n, f in FORMATS.items() if f.importer])
 def test_a_dataset_leaves_and_comes_back(dataset, tmp_path, capsys, name):
     assert export_dataset(dataset.path, name, tmp_path / "out") == 0
     frames = 3 if name in ("simrgbd", "ndds") else None
@@ -61,6 +61,12 @@ def test_needs_are_told(name, video, tmp_path):
                 [without_bystanders(video, *(n for n in needs if n != left_out), *(["ir_left"] if len(needs) == 1 else []))],
                 tmp_path / left_out,
             )
+
+
+@pytest.mark.parametrize("name", [n for n, f in FORMATS.items() if not f.importer])
+def test_a_format_that_can_only_be_written_says_so(name, tmp_path):
+    with pytest.raises(ConvertError, match="can only be exported to"):
+        import_folder(name, tmp_path, tmp_path / "out")
 
 
 def test_bad_requests_get_one_line(dataset, tmp_path, monkeypatch):
