@@ -1,0 +1,1 @@
+"""Diffusion models: stochastic differential equations, losses, samplers. Nothing here knows of robots."""
