@@ -1,0 +1,320 @@
+"""The anchor solve: one least squares over scale, base pose, joints, time offset, depth bias and cameras.
+
+    clicks ─┐
+    depth  ─┼─► start (no guess needed) ─► robust solve ─► re-associate surfaces, solve again ─► covariance ─► every frame
+    masks  ─┘
+
+`solve` is the only entry point. It never raises because the data are poor: what is wrong is said in `Solution.flags` and `reasons`.
+It raises `DataEngineError` where there is nothing to solve from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from annotators import anchor_scale, anchor_start, audit
+from annotators.anchor_optimise import click_chi2, click_inliers, minimise, reweigh, solve_clicks
+from annotators.anchor_posterior import FullTrack, covariance, full_track, output_keypoints, segments
+from annotators.anchor_state import AnchorOptions, JointMode, Problem, Slots, State, joints_at, make_layout
+from annotators.anchor_surface import RobotShape, SlotImages, associate, robot_shape, signed_distance
+from annotators.anchor_terms import Measurements, kinematics, residuals
+from annotators.landmarks import landmark_rows, landmark_set
+from annotators.types import Array, CameraTrack, Capture, Click, Flag, ScaleEstimate, Solution
+from dataengine.errors import DataEngineError
+from dataengine.robot.catalogue import load_robot
+from dataengine.robot.keypoints import KeypointSet
+from dataengine.robot.model import RobotModel
+
+MIN_CLICKS = 6
+GATES = ((0.08, 40.0), (0.04, 20.0), (0.025, 10.0), (0.02, 8.0))
+"""How far, in metres and pixels, a surface or outline may be from where it is believed to be, pass by pass."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """A solved problem before it is carried to all frames."""
+
+    problem: Problem
+    state: State
+    clicks: Measurements
+    surfaces: tuple[Measurements, ...]
+    covariance: Array
+
+    @property
+    def terms(self) -> list[Measurements]:
+        """All measurements with their final weights."""
+        return [self.clicks, *self.surfaces]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a solve reads, gathered once."""
+
+    capture: Capture
+    track: CameraTrack
+    clicks: tuple[Click, ...]
+    options: AnchorOptions
+    masks: Callable[[int], Array] | None
+    model: RobotModel
+    landmarks: KeypointSet
+    static: bool
+    scales: tuple[ScaleEstimate, ...]
+
+
+def solve(
+    capture: Capture,
+    track: CameraTrack,
+    clicks: Sequence[Click],
+    options: AnchorOptions | None = None,
+    masks: Callable[[int], Array] | None = None,
+) -> Solution:
+    """Solve a capture. `masks(i)` (H, W) bool; None takes the capture's own unless `options.use_masks` is off.
+
+    Needs at least 6 clicks on 4 landmarks, or depth and masks. Errors: DataEngineError with what is missing.
+    """
+    inputs = gather(capture, track, clicks, options or AnchorOptions(), masks)
+    solved, flags = solve_inputs(inputs)
+    return finish(inputs, solved, flags)
+
+
+def gather(
+    capture: Capture, track: CameraTrack, clicks: Sequence[Click], options: AnchorOptions, masks: Callable[[int], Array] | None
+) -> Inputs:
+    """Check the inputs and measure the scale from all sources that need no robot."""
+    if track.refusal is not None:
+        raise DataEngineError(f"{capture.name}: no camera poses to solve with: {track.refusal}")
+    model = load_robot(capture.robot)
+    if not options.use_masks:
+        masks = None
+    elif masks is None:
+        masks = capture.mask
+    usable = tuple(click for click in clicks if 0 <= click.frame < len(capture.frames) and track.posed[click.frame])
+    by_surface = masks is not None and capture.depth_z_m is not None and options.use_depth
+    if len(usable) < MIN_CLICKS and not by_surface:
+        raise DataEngineError(
+            f"{capture.name}: {len(usable)} clicks in frames with a camera pose, at least {MIN_CLICKS} are needed (or depth and masks)"
+        )
+    points = landmark_set(model)
+    landmark_rows(points, [click.landmark for click in usable])
+    positions = track.T_world_cam[track.posed][:, :3, 3]
+    static = bool(np.ptp(positions, axis=0).max(initial=0.0) < 1e-9)
+    scales: list[ScaleEstimate] = []
+    if not static:
+        if options.use_depth and (found := anchor_scale.depth_scale(capture, track)) is not None:
+            scales.append(found)
+        if (found := anchor_scale.stereo_scale(capture, track)) is not None:
+            scales.append(found)
+    return Inputs(capture, track, usable, options, masks, model, points, static, tuple(scales))
+
+
+def solve_inputs(inputs: Inputs) -> tuple[Solved, tuple[Flag, ...]]:
+    """Choose how the joints are known, solve with clicks, then with surfaces."""
+    modes = audit.joint_modes(inputs)
+    flags: list[Flag] = []
+    best: Solved | None = None
+    for mode in modes:
+        candidate = solve_mode(inputs, mode)
+        if candidate is None:
+            continue
+        if best is None or audit.fits_better(candidate, best):
+            best = candidate
+        if audit.fits(best):
+            break
+    if best is None:
+        raise DataEngineError(
+            f"{inputs.capture.name}: no pose of the robot agrees with the clicks; check the landmarks' names, or click one frame fully"
+        )
+    flags += audit.joint_flags(inputs, modes[0], best)
+    return best, tuple(flags)
+
+
+def solve_mode(inputs: Inputs, mode: JointMode) -> Solved | None:
+    """Solve with the joints known in one way; None where no start agrees with the data."""
+    slots = choose_slots(inputs)
+    problem = make_problem(inputs, slots, mode)
+    clicks = click_measurements(inputs, slots)
+    starts = anchor_start.starts(problem, inputs.landmarks, table(inputs, slots), inputs.capture.K, surface_start_data(inputs, slots))
+    best: tuple[float, State, Measurements] | None = None
+    for start in starts:
+        state, weighed = solve_clicks(problem, start, clicks, [], 30.0) if len(clicks.slot) else (start, clicks)
+        cost = float(np.sum(np.minimum(click_chi2(problem, state, clicks), 20.0))) if len(clicks.slot) else 0.0
+        if best is None or cost < best[0]:
+            best = (cost, state, weighed)
+    if best is None:
+        return None
+    return with_surfaces(inputs, problem, best[1], best[2])
+
+
+def choose_slots(inputs: Inputs) -> Slots:
+    """Clicked frames, and frames spread evenly until there are enough whose depth or masks can take part."""
+    frames = sorted({click.frame for click in inputs.clicks})
+    has_surface = inputs.masks is not None or (inputs.capture.depth_z_m is not None and inputs.options.use_depth)
+    missing = inputs.options.key_frames - len(frames)
+    if has_surface and missing > 0:
+        posed = np.flatnonzero(inputs.track.posed)
+        spread = posed[np.linspace(0, len(posed) - 1, min(missing, len(posed))).astype(int)]
+        frames = sorted({*frames, *(int(frame) for frame in spread)})
+    index = np.array(frames, np.int64)
+    return Slots(
+        index,
+        inputs.capture.times_s[index].astype(float),
+        inputs.track.T_world_cam[index],
+        np.nan_to_num(inputs.track.covariance[index]),
+        segments(len(inputs.capture.frames), inputs.options.base_starts)[index],
+        inputs.capture.size,
+    )
+
+
+def make_problem(inputs: Inputs, slots: Slots, mode: JointMode) -> Problem:
+    """The problem of one joint mode."""
+    depth = inputs.capture.depth_z_m is not None and inputs.options.use_depth
+    layout = make_layout(slots, inputs.model.dof, mode, inputs.options, inputs.static, depth)
+    sources = tuple((s.source, s.metres_per_unit, s.sigma / s.metres_per_unit) for s in inputs.scales)
+    return Problem(inputs.model, slots, layout, inputs.options, inputs.capture.joints, sources, inputs.static)
+
+
+def table(inputs: Inputs, slots: Slots) -> anchor_start.ClickTable:
+    """Clicks as arrays."""
+    slot_of = {int(frame): slot for slot, frame in enumerate(slots.frame)}
+    rows = landmark_rows(inputs.landmarks, [click.landmark for click in inputs.clicks])
+    slot = np.array([slot_of[click.frame] for click in inputs.clicks], np.int64)
+    uv = np.array([click.uv_px for click in inputs.clicks], float).reshape(-1, 2)
+    return anchor_start.ClickTable(slot, rows, undistort(uv, inputs.capture))
+
+
+def undistort(uv_px: Array, capture: Capture) -> Array:
+    """Pixels as an ideal pinhole camera of the same K would see them."""
+    if capture.distortion is None or not len(uv_px):
+        return uv_px
+    import cv2
+
+    return cv2.undistortPoints(uv_px[:, None], capture.K, capture.distortion, P=capture.K)[:, 0].astype(float)
+
+
+def click_measurements(inputs: Inputs, slots: Slots) -> Measurements:
+    """Clicks as measurements, all with weight one."""
+    clicks, points = table(inputs, slots), inputs.landmarks
+    n = len(clicks.row)
+    sigma = np.full(n, inputs.options.click_sigma_px)
+    return Measurements(
+        "click", clicks.slot, points.link_index[clicks.row], points.offset_m[clicks.row], clicks.uv_px, np.zeros((n, 2)), sigma, np.ones(n)
+    )
+
+
+def slot_images(inputs: Inputs, slots: Slots) -> list[SlotImages]:
+    """Depth and masks of the slots."""
+    depth = inputs.capture.depth_z_m if inputs.options.use_depth else None
+    out = []
+    for frame in slots.frame:
+        mask = None if inputs.masks is None else np.asarray(inputs.masks(int(frame)), bool)
+        usable = mask if mask is not None and mask.any() else None
+        out.append(SlotImages(None if depth is None else depth(int(frame)), usable, None if usable is None else signed_distance(usable)))
+    return out
+
+
+def surface_start_data(inputs: Inputs, slots: Slots) -> list[Array] | None:
+    """Masked depth points in the camera per slot, for a start without clicks."""
+    if len(inputs.clicks) >= MIN_CLICKS or inputs.masks is None or inputs.capture.depth_z_m is None:
+        return None
+    return [anchor_start.masked_points(image.depth_z_m, image.mask, inputs.capture.K) for image in slot_images(inputs, slots)]
+
+
+def with_surfaces(inputs: Inputs, problem: Problem, state: State, clicks: Measurements) -> Solved:
+    """Add depth and outlines where there are any; settle the weights; take the covariance."""
+    surfaces: list[Measurements] = []
+    if inputs.masks is not None or (inputs.capture.depth_z_m is not None and inputs.options.use_depth):
+        problem, state, clicks, surfaces = _surface_passes(inputs, problem, state, clicks)
+    clicks = _settle_clicks(problem, state, clicks)
+    state, _ = minimise(problem, state, [clicks, *surfaces], 10)
+    return Solved(problem, state, clicks, tuple(surfaces), covariance(problem, state, [clicks, *surfaces]))
+
+
+def _surface_passes(
+    inputs: Inputs, problem: Problem, state: State, clicks: Measurements
+) -> tuple[Problem, State, Measurements, list[Measurements]]:
+    shape: RobotShape = robot_shape(inputs.model)
+    images = slot_images(inputs, problem.slots)
+    rng = np.random.default_rng(inputs.options.seed)
+    surfaces: list[Measurements] = []
+    for gate_m, gate_px in GATES:
+        surfaces = associate(problem, state, images, shape, gate_m, gate_px, rng)
+        for _ in range(2):
+            surfaces = [reweigh(problem, state, m) for m in surfaces]
+            if len(clicks.slot):
+                clicks = replace(clicks, weight=click_inliers(problem, state, clicks).astype(float))
+            state, _ = minimise(problem, state, [clicks, *surfaces], 6)
+    return problem, state, clicks, surfaces
+
+
+def _settle_clicks(problem: Problem, state: State, clicks: Measurements) -> Measurements:
+    """Inliers with the weight that their own scatter deserves, pulled towards the prior as if twenty clicks had shown that."""
+    if not len(clicks.slot):
+        return clicks
+    inlier = click_inliers(problem, state, clicks)
+    chi2 = click_chi2(problem, state, clicks)[inlier]
+    freedom = max(2 * len(chi2) - min(problem.layout.size, len(chi2)), 1)
+    scatter = (float(chi2.sum()) + 40.0) / (freedom + 40.0)
+    return replace(clicks, weight=inlier / scatter)
+
+
+def finish(inputs: Inputs, solved: Solved, flags: tuple[Flag, ...]) -> Solution:
+    """Carry the solution to all frames, judge them, and put everything into one record."""
+    capture, problem, state = inputs.capture, solved.problem, solved.state
+    keypoints = output_keypoints(inputs.model)
+    track: FullTrack = full_track(problem, state, solved.covariance, inputs.track, capture.times_s.astype(float), keypoints)
+    scales, scale_flags = scale_report(inputs, solved)
+    flags = (*flags, *scale_flags, *audit.solution_flags(inputs, solved))
+    accepted, reasons = audit.judge_frames(inputs, solved, track, flags)
+    base = problem.layout.base[0]
+    return Solution(
+        metres_per_unit=state.metres_per_unit,
+        T_world_cam=track.T_world_cam,
+        T_world_base=track.T_world_base,
+        joints_rad=track.joints_rad,
+        joint_names=inputs.model.actuated,
+        camera_covariance=track.camera_covariance,
+        base_covariance=solved.covariance[np.ix_(base, base)],
+        joint_covariance=track.joint_covariance,
+        keypoint_names=keypoints.names,
+        keypoints_cam_m=track.keypoints_cam_m,
+        keypoint_covariance=track.keypoint_covariance,
+        time_offset_s=state.time_offset_s,
+        depth_scale=state.depth_gain,
+        scales=scales,
+        click_residual_px=click_residuals(solved),
+        click_inlier=solved.clicks.weight > 0,
+        accepted=accepted,
+        reasons=reasons,
+        flags=flags,
+    )
+
+
+def click_residuals(solved: Solved) -> Array:
+    """Pixels, (C, 2): where the landmark is believed to be minus where it was clicked."""
+    if not len(solved.clicks.slot):
+        return np.zeros((0, 2))
+    r, _ = residuals(solved.problem, solved.state, kinematics(solved.problem, solved.state), solved.clicks)
+    return r * solved.clicks.sigma[:, None]
+
+
+def scale_report(inputs: Inputs, solved: Solved) -> tuple[tuple[ScaleEstimate, ...], tuple[Flag, ...]]:
+    """All sources side by side, `links` from clicks alone included, and the flags of those that disagree."""
+    if inputs.static or solved.problem.layout.scale < 0:
+        return (), ()
+    sources = list(inputs.scales)
+    if np.unique(solved.clicks.slot[solved.clicks.weight > 0]).size >= 3:
+        alone = replace(solved.problem, scale_sources=())
+        state, _ = minimise(alone, solved.state, [solved.clicks], 15)
+        column = alone.layout.scale
+        sigma = float(np.sqrt(covariance(alone, state, [solved.clicks])[column, column]))
+        sources.append(ScaleEstimate("links", state.metres_per_unit, state.metres_per_unit * sigma))
+    _, flags = anchor_scale.fuse(sources) if len(sources) > 1 else (None, ())
+    return tuple(sources), flags
+
+
+def logged_joints(inputs: Inputs, slots: Slots) -> Array | None:
+    """Joint positions that the log gives for the slots, (F, D), None without a log."""
+    return None if inputs.capture.joints is None else joints_at(inputs.capture.joints, slots.times_s)[0]
