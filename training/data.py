@@ -62,9 +62,8 @@ class Stream(IterableDataset[Tensors]):
         b, epoch = self.batches, self.batches.epoch
         worker = get_worker_info()
         turn, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for number, (start, stop) in enumerate(b.steps(epoch, b.place)):
-            if number % workers == turn:
-                yield to_tensors(b.read(epoch, *b.share(start, stop)))
+        mine = list(b.steps(epoch, b.place))[turn::workers]
+        yield from map(to_tensors, b.read_each(epoch, mine))
 
 
 class Loader:

@@ -138,10 +138,25 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
-        for start, stop in self.steps(epoch, self.place):
-            batch = self.read(epoch, *self.share(start, stop))
+        steps = list(self.steps(epoch, self.place))
+        for (_, stop), batch in zip(steps, self.read_each(epoch, steps), strict=True):
             self.epoch, self.place = self.after(epoch, stop)  # a state taken while the batch is in use is the one after it
             yield batch
+
+    def read_each(self, epoch: int, steps: Sequence[tuple[int, int]]) -> Iterator[Batch]:
+        """This rank's share of each step, in order. From a bucket, the next batch travels while one is decoded and used."""
+        if not any(c.remote for c in self.catalogues):
+            for step in steps:
+                yield self.read(epoch, *self.share(*step))
+            return
+        self._own()
+        with ThreadPoolExecutor(1) as courier:
+            bring = [lambda step=step: self._bring(*self.order.take(epoch, *self.share(*step))) for step in steps]
+            coming = courier.submit(bring[0]) if bring else None
+            for k, step in enumerate(steps):
+                self._readers.update(coming.result() if coming else {})
+                coming = courier.submit(bring[k + 1]) if k + 1 < len(bring) else None
+                yield self.read(epoch, *self.share(*step))
 
     def after(self, epoch: int, stop: int) -> tuple[int, int]:
         """(epoch, place) that follows a batch: an epoch that is used up is never the state."""
@@ -154,12 +169,11 @@ class Batches:
 
     def gather(self, dataset: np.ndarray, sample: np.ndarray, noise: np.ndarray) -> Batch:
         """Given samples, (n,) each, as one batch: {column: (n, …)}, in clips (n, length, …). Raises CorruptShard, StoreError."""
-        if os.getpid() != self._pid:  # forked: what the parent has open may hold threads and locks
-            self.reset()
+        self._own()
         n, clip = len(sample), self.catalogues[0].clip.length
         out = self._empty(n * clip)
         windows = self._windows(noise)
-        self._fetch(dataset, sample)
+        self._readers.update(self._bring(dataset, sample))
         for k, catalogue in enumerate(self.catalogues):
             mine = np.flatnonzero(dataset == k)
             units, first = catalogue.locate(sample[mine])
@@ -194,6 +208,11 @@ class Batches:
     def _squeeze(self) -> bool:
         return self.catalogues[0].clip.length == 1
 
+    def _own(self) -> None:
+        """Open nothing twice, share nothing: after a fork, what the parent has open may hold threads and locks."""
+        if os.getpid() != self._pid:
+            self.reset()
+
     def _reader(self, key: tuple[int, int]) -> ShardReader:
         reader = self._readers.get(key)
         if reader is not None:
@@ -204,16 +223,14 @@ class Batches:
             self._readers.popitem(last=False)[1].close()
         return reader
 
-    def _fetch(self, dataset: np.ndarray, sample: np.ndarray) -> None:
-        """Bring what a batch needs from buckets, all of it at once: one waits for a server, not for each answer."""
+    def _bring(self, dataset: np.ndarray, sample: np.ndarray) -> dict[tuple[int, int], ShardReader]:
+        """Readers of the samples that lie in buckets, after all their bytes came, at once: one waits for a server, not for each answer."""
         wanted: dict[tuple[int, int], list[int]] = {}
         for k, catalogue in enumerate(self.catalogues):
             if catalogue.remote:
                 steps = np.arange(catalogue.clip.length) * catalogue.clip.stride
                 for unit, start in np.stack(catalogue.locate(sample[dataset == k]), 1).tolist():
                     wanted.setdefault((k, unit), []).extend((start + steps).tolist())
-        if not wanted:
-            return
 
         def bring(item: tuple[tuple[int, int], list[int]]) -> tuple[tuple[int, int], ShardReader]:
             key, frames = item
@@ -221,8 +238,10 @@ class Batches:
             reader.prefetch(frames, self.view.images)  # pyright: ignore[reportAttributeAccessIssue]
             return key, reader
 
+        if not wanted:
+            return {}
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            self._readers.update(pool.map(bring, wanted.items()))
+            return dict(pool.map(bring, wanted.items()))
 
     def _empty(self, rows: int) -> Batch:
         """Arrays to fill; what the first dataset's first video has is what every sample must have."""
