@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from annotators import anchor_scale, anchor_start, audit
+from annotators import anchor_icp, anchor_scale, anchor_start, audit
 from annotators.anchor_optimise import click_chi2, click_inliers, minimise, reweigh, solve_clicks
 from annotators.anchor_posterior import FullTrack, covariance, full_track, output_keypoints, segments
 from annotators.anchor_state import AnchorOptions, JointMode, Problem, Slots, State, joints_at, make_layout
@@ -219,7 +219,7 @@ def surface_start_data(inputs: Inputs, slots: Slots) -> list[Array] | None:
     """Masked depth points in the camera per slot, for a start without clicks."""
     if len(inputs.clicks) >= MIN_CLICKS or inputs.masks is None or inputs.capture.depth_z_m is None:
         return None
-    return [anchor_start.masked_points(image.depth_z_m, image.mask, inputs.capture.K) for image in slot_images(inputs, slots)]
+    return [anchor_icp.masked_points(image.depth_z_m, image.mask, inputs.capture.K) for image in slot_images(inputs, slots)]
 
 
 def with_surfaces(inputs: Inputs, problem: Problem, state: State, clicks: Measurements) -> Solved:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from annotators.anchor_icp import surface_starts
 from annotators.anchor_state import Problem, State, joints_at, metric_cameras
 from dataengine.geometry import se3
 from dataengine.robot.kinematics import forward_kinematics
@@ -264,20 +265,3 @@ def click_cost(problem: Problem, points: KeypointSet, clicks: ClickTable, state:
     error = np.linalg.norm(uv[:, :2] / np.maximum(uv[:, 2:], 0.05) - clicks.uv_px, axis=1)
     return float(np.mean(np.minimum(error, 150.0)))
 
-
-def masked_points(depth_z_m: Array | None, mask: Array | None, K: Array, count: int = 400) -> Array:
-    """Up to `count` measured points of the masked robot in the camera, (n, 3)."""
-    if depth_z_m is None or mask is None:
-        return np.zeros((0, 3))
-    v, u = np.nonzero(mask & (depth_z_m > 0))
-    if not len(v):
-        return np.zeros((0, 3))
-    pick = np.linspace(0, len(v) - 1, min(count, len(v))).astype(int)
-    z = depth_z_m[v[pick], u[pick]].astype(float)
-    points = np.stack([(u[pick] - K[0, 2]) / K[0, 0] * z, (v[pick] - K[1, 2]) / K[1, 1] * z, z], axis=-1)
-    return points[np.abs(z - np.median(z)) < 1.0]
-
-
-def surface_starts(problem: Problem, surfaces: list[Array], K: Array) -> list[State]:
-    """Placeholder until surfaces start."""
-    return []
