@@ -38,7 +38,7 @@ def tables_of_model(model: RobotModel, keypoint_set_name: str) -> dict[str, Any]
     homes = [from_carrier(link) for link in links]
     mapping, constant = joint_mapping(model)
     columns = np.flatnonzero(mapping[rows].any(0)) if rows else np.zeros(0, np.int64)
-    chosen = mapping[np.ix_(rows, columns)]
+    chosen = mapping[rows][:, columns]
     return {
         "robot": model.name,
         "keypoint_set": keypoint_set_name,

@@ -35,6 +35,12 @@ class ChainTensors:
     """(N,) row of each keypoint among the points of all bodies."""
     carried: tuple[slice | Tensor, ...]
     """For each joint the rows, in keypoint order, that move with it."""
+    carried_rows: Tensor
+    """(J + 1, 2 N) of 0 and 1: for the base (first: all) and each joint, the keypoints that move with it, each twice."""
+    ancestors: Tensor
+    """(J, J): 1 where joint i comes before joint j on the way from the base, 1/2 on the diagonal."""
+    gains: Tensor | None
+    """(J, D) of d joint / d position; None: one joint per position, gain 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,16 +130,30 @@ class KeypointChain:
         homogeneous = np.concatenate([self.point, np.ones((len(self), 1))], 1)
         by_body = np.argsort(self.body, kind="stable")
         bodies = np.unique(self.body)
+        carries = self.carries()
+        gains = np.zeros((len(self.parent), self.dof))
+        gains[np.arange(len(self.parent)), self.source] = self.gain
+        ancestors = np.array([self._is_ancestor(i, j) for i in range(len(self.parent)) for j in range(len(self.parent))], float)
+        ancestors = ancestors.reshape(len(self.parent), len(self.parent)) - 0.5 * np.eye(len(self.parent))
+        whole = np.concatenate([np.ones((1, len(self))), carries])
         return ChainTensors(
             tuple(torch.tensor(f.T, dtype=dtype, device=device).contiguous() for f in self.fixed),
             tuple(torch.tensor(homogeneous[self.body == b], dtype=dtype, device=device) for b in bodies),
             torch.tensor(np.argsort(by_body), device=device),
-            tuple(_slice_or_index(np.flatnonzero(row), device) for row in self.carries()),
+            tuple(_slice_or_index(np.flatnonzero(row), device) for row in carries),
+            torch.tensor(whole.repeat(2, 1), dtype=dtype, device=device),
+            torch.tensor(ancestors, dtype=dtype, device=device),
+            None if np.array_equal(gains, np.eye(self.dof)) else torch.tensor(gains, dtype=dtype, device=device),
         )
+
+    def _is_ancestor(self, first: int, joint: int) -> bool:
+        while joint > first:
+            joint = int(self.parent[joint])
+        return joint == first
 
     def forward(self, q: Tensor) -> Tensor:
         """Keypoints (..., N, 3) m in the base frame for positions (..., D). Differentiable by autograd."""
-        points, _ = self._points(self._checked(q))
+        points, _ = self.points_and_frames(self._checked(q))
         return points.movedim(-1, 0).reshape(*q.shape[:-1], len(self), 3)
 
     def jacobian(self, q: Tensor) -> Tensor:
@@ -146,7 +166,7 @@ class KeypointChain:
 
         Column of a revolute joint: axis x (point - joint origin), of a prismatic one: axis (Siciliano et al., eq. 3.30).
         """
-        points, frames = self._points(q)
+        points, frames = self.points_and_frames(q)
         tables = self.tensors(q.dtype, q.device)
         out = points.new_zeros(len(self), self.dof, 3, q.shape[-1])
         for joint, rows in enumerate(tables.carried):
@@ -184,8 +204,11 @@ class KeypointChain:
             raise RobotError(f"{self.robot}: q has shape {tuple(q.shape)}, expected (..., {self.dof}): {', '.join(self.joint_names)}")
         return q.reshape(-1, self.dof).T
 
-    def _points(self, q: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Keypoints (N, 3, B) and every moving joint's frame (4, 3, B): its x, y, z axes and origin, in the base frame."""
+    def points_and_frames(self, q: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """For positions (D, B), batch last: keypoints (N, 3, B) and every moving joint's frame (4, 3, B) in the base frame.
+
+        A frame is its x, y and z axes (z: the joint's axis) and its origin.
+        """
         tables = self.tensors(q.dtype, q.device)
         batch = q.shape[-1]
         base = torch.eye(4, 3, dtype=q.dtype, device=q.device)[..., None].expand(4, 3, batch)
