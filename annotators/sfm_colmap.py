@@ -76,8 +76,7 @@ def extract(database: Path, images: Path, masks: Path, names: Sequence[str]) -> 
     options.num_threads, options.use_gpu = 1, False
     options.sift.max_num_features = _MAX_FEATURES
     reader = pycolmap.ImageReaderOptions()
-    if masks.is_dir():
-        reader.mask_path = masks
+    reader.mask_path = masks
     pycolmap.extract_features(database, images, list(names), pycolmap.CameraMode.SINGLE, reader, options, pycolmap.Device.cpu)
 
 

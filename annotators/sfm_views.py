@@ -108,10 +108,8 @@ def write_views(
         digest.update(b"" if ignore is None else np.packbits(ignore).tobytes())
         name = view_name(view)
         _write_png(folder / "images" / name, picture)
-        if ignore is None:
-            (folder / "masks" / f"{name}.png").unlink(missing_ok=True)
-        else:
-            _write_png(folder / "masks" / f"{name}.png", np.where(ignore, 0, 255).astype(np.uint8))
+        keep = np.full(picture.shape, 255, np.uint8) if ignore is None else np.where(ignore, 0, 255).astype(np.uint8)
+        _write_png(folder / "masks" / f"{name}.png", keep)  # for every view: the library drops all features of one without
         small = cv2.resize(picture, (_FLOW_WIDTH_PX, picture.shape[0] * _FLOW_WIDTH_PX // picture.shape[1]), interpolation=cv2.INTER_AREA)
         if before is not None:
             steps.append(flow_step(before, small))
