@@ -33,7 +33,7 @@ def photometric(images: torch.Tensor, generator: torch.Generator, strength: floa
     x = x * torch.exp(strength * uniform(generator, (len(images), 3, 1, 1), -0.25, 0.25))
     middle = x.mean((1, 2, 3), keepdim=True)
     x = middle + (x - middle) * torch.exp(strength * uniform(generator, one, -0.4, 0.4)) + strength * uniform(generator, one, -0.15, 0.15)
-    blurred = F.avg_pool2d(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
+    blurred = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2.0, mode="bilinear")
     x = torch.lerp(x, blurred, happens(generator, one, 0.3 * strength) * uniform(generator, one, 0, 1))
     noise = torch.randn(x.shape, generator=generator, device=generator.device) * uniform(generator, one, 0, 0.05) * strength
     return ((x + noise).clamp(0, 1) * 255 - GREY) / CONTRAST
@@ -66,7 +66,7 @@ def other_backgrounds(images: torch.Tensor, masks: torch.Tensor, generator: torc
         return images
     chosen = happens(generator, (len(images), 1, 1, 1), probability)
     patches = F.interpolate(uniform(generator, (len(images), 3, 6, 6), -1.8, 2.2), size=images.shape[-2:], mode="bilinear")
-    cover = F.max_pool2d(masks.roll(1, 0), 7, 1, 3)
+    cover = F.interpolate(F.max_pool2d(masks, 4), scale_factor=4.0, mode="nearest").roll(1, 0)
     behind = torch.lerp(images.roll(1, 0), patches, cover).flip(-1)
     return torch.where(chosen, torch.lerp(behind, images, masks), images)
 

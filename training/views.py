@@ -60,7 +60,7 @@ def draw_views(batch: Mapping[str, torch.Tensor], size: int, draw: ViewDraw, gen
     inside_image = batch["keypoint_state"] > 0
     height, width = masks.shape[-2:]
     A = _windows(points, inside_image, (height, width), size, draw, generator)
-    photos = (batch["rgb"].permute(0, 3, 1, 2).float() - GREY) / CONTRAST
+    photos = batch["rgb"].permute(0, 3, 1, 2).contiguous().float().sub_(GREY).mul_(1 / CONTRAST)
     crops = crop_images(torch.cat([photos, masks], 1), A, size)
     images, mask = crops[:, :3], crops[:, 3:]
     points = to_crop(torch.nan_to_num(points, nan=-1e4), A)

@@ -103,23 +103,24 @@ class KeypointHead(nn.Module):
         self.to_presence = nn.Linear(width, 2)
         nn.init.zeros_(self.to_bins.weight)
         nn.init.zeros_(self.to_bins.bias)
+        self.spline: torch.Tensor
         self.register_buffer("spline", interpolation(size // CELL), persistent=False)
 
     def forward(self, fine: torch.Tensor, deep: torch.Tensor, last_px: torch.Tensor | None = None) -> KeypointLogits:
-        heat = self.map(fine).float()
-        share = torch.softmax(heat.flatten(2), -1)
-        place = share @ self._cell_centres(heat.device)
-        tokens = self.from_summary(self.summary(deep).flatten(2).float()) + self.identity
-        tokens = tokens + self.from_peak(share.to(fine.dtype) @ fine.flatten(2).mT).float() + self.from_place(waves(place, self.size))
-        if last_px is not None:
-            known = torch.isfinite(last_px).all(-1, keepdim=True)
-            tokens = tokens + known * self.from_last(waves(torch.where(known, last_px, 0.0), self.size))
-        tokens = self.mix(tokens)
-        more_x, more_y = self.to_bins(tokens).float().chunk(2, -1)
-        spline = self.spline.float()
+        heat, summary = self.map(fine).float(), self.summary(deep).flatten(2).float()
+        # From here on float32: rounding logits to 8 bits would move points by tenths of a pixel.
         with torch.autocast(heat.device.type, enabled=False):
-            x, y = torch.logsumexp(heat, 2) @ spline, torch.logsumexp(heat, 3) @ spline
-        return KeypointLogits(x + more_x, y + more_y, heat, self.to_presence(tokens).float())
+            share = torch.softmax(heat.flatten(2), -1)
+            place = waves(share @ self._cell_centres(heat.device), self.size)
+            peak = (share.to(fine.dtype) @ fine.flatten(2).mT).float()
+            tokens = self.identity + self.from_summary(summary) + self.from_peak(peak) + self.from_place(place)
+            if last_px is not None:
+                known = torch.isfinite(last_px).all(-1, keepdim=True)
+                tokens = tokens + known * self.from_last(waves(torch.where(known, last_px, 0.0), self.size))
+            tokens = self.mix(tokens)
+            more_x, more_y = self.to_bins(tokens).chunk(2, -1)
+            x, y = torch.logsumexp(heat, 2) @ self.spline, torch.logsumexp(heat, 3) @ self.spline
+            return KeypointLogits(x + more_x, y + more_y, heat, self.to_presence(tokens))
 
     def _cell_centres(self, device: torch.device) -> torch.Tensor:
         axis = CELL * torch.arange(self.size // CELL, device=device) + (CELL - 1) / 2

@@ -121,7 +121,7 @@ def detector_config(preset: str, data: Sequence[str], keypoint_set: str = "panda
     }
     schedules = {
         "small": (OptimConfig(2e-3, weight_decay=0.05, warmup=100, ema=0.998), LoopConfig(3000, 24, amp="bf16", validate_every=500)),
-        "overfit": (OptimConfig(3e-3, warmup=20, ema=0.95), LoopConfig(240, 12, amp="bf16", log_every=20)),
+        "overfit": (OptimConfig(3e-3, warmup=20, ema=0.95), LoopConfig(160, 12, amp="bf16", log_every=20)),
         "gpu": (
             OptimConfig(2e-3, weight_decay=0.05, warmup=1000, ema=0.9995),
             LoopConfig(20_000, 256, amp="bf16", validate_every=2000, save_every=2000, check_every=50),
