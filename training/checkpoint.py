@@ -83,9 +83,7 @@ def read(path: str | Path, device: str = "cpu") -> Checkpoint:
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"checkpoint {path} cannot be read ({error}); take an earlier one of its folder or train again") from None
     if metadata.get("format") != FORMAT:
-        raise TrainingError(
-            f"{path} is a safetensors file but not a checkpoint of ours (format {metadata.get('format')!r}, expected {FORMAT!r})"
-        )
+        raise TrainingError(f"{path} is no checkpoint of ours: its format is {metadata.get('format')!r}, expected {FORMAT!r}")
     described = {key: json.loads(metadata[key]) for key in ("config", "identity", "step", "loader", "optimizer")}
     return Checkpoint(path, tensors=tensors, **described)
 
@@ -133,9 +131,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, part: str = "ema") ->
     own = model.state_dict()
     wrong = sorted(set(own) ^ set(weights)) or [n for n in own if own[n].shape != weights[n].shape]
     if wrong:
-        raise TrainingError(
-            f"checkpoint {checkpoint.path} does not fit the network ({len(wrong)} tensors differ, first {wrong[0]}); use its own config"
-        )
+        raise TrainingError(f"{checkpoint.path} does not fit: {len(wrong)} tensors differ, first {wrong[0]}; use its own config")
     model.load_state_dict(weights)
 
 

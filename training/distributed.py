@@ -83,9 +83,7 @@ def train_with_ray(run: Callable[[], dict[str, float]], out: Path, workers: int,
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
     except ImportError as error:
-        raise ConfigError(
-            f"training with Ray needs the package 'ray[train]' ({error}): pip install 'ray[train]', or use torchrun"
-        ) from None
+        raise ConfigError(f"Ray Train is not installed ({error}): pip install 'ray[train]', or use torchrun") from None
 
     def worker() -> None:
         metrics = run()

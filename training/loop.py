@@ -43,7 +43,7 @@ class Recipe(Protocol):
         ...
 
     def model(self, generator: torch.Generator) -> nn.Module:
-        """The network, on the CPU, initialised."""
+        """The network, on the CPU, initialised (torch's own generator is seeded meanwhile)."""
         ...
 
     def data(self, ranks: Ranks, batch: int) -> Data:
@@ -95,7 +95,8 @@ def train(
     """Train to `config.loop.steps` and write `model.safetensors` below `out`; goes on where a killed run stopped.
 
     start_from: a checkpoint whose weights to begin with (a fresh schedule, perhaps on more data). dry_run: build everything, run
-    three steps, write nothing, and forecast. Raises TrainingError for a NaN (batch saved, last good checkpoint kept) or a checkpoint that does not fit.
+    three steps, write nothing, and forecast. Raises TrainingError for a NaN (the batch is saved, the last good checkpoint
+    stays) or for a checkpoint that does not fit.
     """
     check(config)
     ranks = distributed.start(config.loop.device)
@@ -113,7 +114,10 @@ def train(
 def _begin(recipe: Recipe, config: Config, ranks: Ranks) -> State:
     if config.loop.batch % ranks.world:
         raise TrainingError(f"loop.batch={config.loop.batch} does not divide by {ranks.world} processes; choose a multiple")
-    model = recipe.model(_generator(config.loop.seed, 0, 0, torch.device("cpu"))).to(ranks.device)
+    generator = _generator(config.loop.seed, 0, 0, torch.device("cpu"))
+    with torch.random.fork_rng([]):  # torch's initialisers only know the global generator
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        model = recipe.model(generator).to(ranks.device)
     distributed.share_weights(model, ranks)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     optim = config.optim
@@ -214,7 +218,8 @@ def _generator(seed: int, step: int, rank: int, device: torch.device) -> torch.G
 
 def _average_weights(ema: nn.Module, model: nn.Module, decay: float) -> None:
     with torch.no_grad():
-        torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
+        for mine, theirs in zip(ema.parameters(), model.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - decay)
         for mine, theirs in zip(ema.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)
 
@@ -248,7 +253,8 @@ def _check_same(found: checkpoint.Checkpoint, config: Config, out: Path) -> None
     if differ:
         k = differ[0]
         raise TrainingError(
-            f"{out} holds a run with {k}={old.get(k)}, asked for {new.get(k)}; choose another folder, the same settings, or start afresh with --no-resume"
+            f"{out} holds a run with {k}={old.get(k)}, asked for {new.get(k)}; choose another folder, the same settings, "
+            "or start afresh with --no-resume"
         )
 
 

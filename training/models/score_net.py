@@ -164,4 +164,4 @@ def prepared_denoiser(
 
 def _denoise(net: ScoreNet, scaled: Tensor, ratio: Tensor, time: Sequence[Tensor], condition: Sequence[Tensor]) -> Tensor:
     skip, out, inward = (c[:, None] for c in precondition(net.config.prediction, ratio))
-    return skip * scaled + out * net.run(inward * scaled, time, condition).float()
+    return skip * scaled + out * net.run(inward * scaled, time, condition).to(scaled.dtype)
