@@ -19,7 +19,7 @@ from annotators import anchor_icp, anchor_scale, anchor_start, audit
 from annotators.anchor_optimise import click_chi2, click_inliers, minimise, reweigh, solve_clicks
 from annotators.anchor_posterior import FullTrack, covariance, full_track, output_keypoints, segments
 from annotators.anchor_state import AnchorOptions, JointMode, Problem, Slots, State, joints_at, make_layout
-from annotators.anchor_surface import RobotShape, SlotImages, associate, robot_shape, signed_distance
+from annotators.anchor_surface import RobotShape, SlotImages, associate, clean_mask, robot_shape, signed_distance
 from annotators.anchor_terms import Measurements, kinematics, residuals
 from annotators.landmarks import landmark_rows, landmark_set
 from annotators.types import Array, CameraTrack, Capture, Click, Flag, ScaleEstimate, Solution
@@ -209,7 +209,7 @@ def slot_images(inputs: Inputs, slots: Slots) -> list[SlotImages]:
     depth = inputs.capture.depth_z_m if inputs.options.use_depth else None
     out = []
     for frame in slots.frame:
-        mask = None if inputs.masks is None else np.asarray(inputs.masks(int(frame)), bool)
+        mask = None if inputs.masks is None else clean_mask(np.asarray(inputs.masks(int(frame)), bool))
         usable = mask if mask is not None and mask.any() else None
         out.append(SlotImages(None if depth is None else depth(int(frame)), usable, None if usable is None else signed_distance(usable)))
     return out
