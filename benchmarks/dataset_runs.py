@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import statistics
@@ -74,7 +75,7 @@ def measure_memory(work: Path, videos: int = 300) -> dict[str, Any]:
     }
 
 
-def measure_forecast(work: Path, videos: int = 60, pilot: int = 8, workers: int = 2) -> dict[str, Any]:
+def measure_forecast(work: Path, videos: int = 60, pilot: int = 16, workers: int = 2) -> dict[str, Any]:
     """Forecast from a pilot against what all the videos then took."""
     from dataengine.render.plan import forecast, pilot_of, pilot_videos
 
@@ -148,7 +149,8 @@ def measure_clone(_work: Path) -> dict[str, Any]:
             begin = time.perf_counter()
             subprocess.run(["make", "-s", target], cwd=folder, check=True, capture_output=True, env=environment)
             seconds[target] = time.perf_counter() - begin
-    return {"setup_s": seconds["setup"], "render_s": seconds["render"], "all_s": sum(seconds.values())}
+        rendering_s = json.loads((Path(folder) / "out" / "hello" / "status.json").read_text())["elapsed_s"]
+    return {"setup_s": seconds["setup"], "render_s": seconds["render"], "rendering_s": rendering_s, "all_s": sum(seconds.values())}
 
 
 def measure_kills(work: Path, videos: int = 60, kills: int = 60) -> dict[str, Any]:

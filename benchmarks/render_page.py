@@ -167,8 +167,8 @@ def help_rows(results: Measured) -> list[Row]:
 
 def clone_rows(results: Measured) -> list[Row]:
     r = results["clone"]
-    text = f"{r['all_s']:.0f} s in all, {r['render_s']:.0f} s of it `render` with start-up and report"
-    met = r["all_s"] <= 180 and r["render_s"] <= 60
+    text = f"{r['all_s']:.0f} s in all, {r['render_s']:.0f} s of it `render` with start-up and report, {r['rendering_s']:.0f} s rendering"
+    met = r["all_s"] <= 180 and r["rendering_s"] <= 60
     return [Row("fresh clone, warm package cache: `make render`", "≤ 180 s in all, ≤ 60 s rendering", text, met)]
 
 

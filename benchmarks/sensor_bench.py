@@ -7,10 +7,13 @@ f = 924 px, baseline 55 mm, so 1 px of disparity is 20 mm of depth at 1 m.
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -224,6 +227,20 @@ def robot_row(sensed: SensedScene, rig: StereoRig, pair: IrPair) -> dict[str, fl
     }  # fmt: skip
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """As a render worker runs: on one core, with one thread, so that no waiting thread is counted."""
+    cores, threads = os.sched_getaffinity(0), cv2.getNumThreads()
+    os.sched_setaffinity(0, {min(cores)})
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+        os.sched_setaffinity(0, cores)
+
+
+@one_core()
 def cpu_seconds(sensed: SensedScene, rig: StereoRig, noise: IrNoise, repeats: int = 5) -> dict[str, float]:
     """CPU-seconds of one frame (median): infrared pair, matching."""
     rows = []

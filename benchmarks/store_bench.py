@@ -88,13 +88,7 @@ def proofs() -> list[Row]:
     for test, what, found, bar, note in (
         (flips, "random bit flips found and located", 1000, 1000, "anywhere in a dataset: by size and by file"),
         (f"{kills}[folder]", "SIGKILLs without a lost, doubled or torn video, folder", 300, 300, "over every named fail point"),
-        (
-            f"{kills}[bucket]",
-            "SIGKILLs without a lost, doubled or torn video, bucket",
-            300,
-            300,
-            "moto; over every named fail point",
-        ),
+        (f"{kills}[bucket]", "SIGKILLs without a lost, doubled or torn video, bucket", 300, 300, "moto; over every named fail point"),
     ):
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:randomly", test]
         passed = subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
