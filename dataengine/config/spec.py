@@ -153,6 +153,7 @@ class DistractorSpec(Section):
         default=Choice[int](choice=(0, 1), weights=(0.7, 0.3)), description="objects put between camera and robot"
     )
     materials: tuple[MaterialName, ...] = Field(default=("metal", "plastic", "wood", "fabric", "ceramic", "paint"), min_length=1)
+    moved_m: NotNegative = Field(default=0.0, description="one object jumps so far on the table, in the middle of the clip")
 
     @model_validator(mode="after")
     def _few_enough_and_something_to_choose(self) -> "DistractorSpec":
@@ -249,7 +250,7 @@ class LimitSpec(Section):
     tries: int = Field(default=3, ge=1, description="attempts before a video is quarantined")
 
 
-ADDED_LATER = (("camera", "handheld"), ("surroundings", "texture_width_m"))
+ADDED_LATER = (("camera", "handheld"), ("surroundings", "texture_width_m"), ("distractors", "moved_m"))
 """Fields (section, name) that are no part of the identity while they have their default, so that datasets from before they existed
 can be extended."""
 

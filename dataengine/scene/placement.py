@@ -6,7 +6,7 @@ A thing counts as the upright cylinder about it, so what is found is free of pen
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +125,23 @@ def place_distractor(top: TableTop, draws: Draws, key: str, spec: DistractorSpec
             return True
         top.rejections[f"distractor: {reason}"] += 1
     return _give_up(top, draws, key, "distractor")
+
+
+def move_one(top: TableTop, draws: Draws, distance_m: float) -> tuple[int, Array] | None:
+    """Find a thing on the table a second place at that distance: (its index, T_world_object there); None if none can move."""
+    rng = draws.rng("distractors.moved")
+    for _ in range(TRIES):
+        if not top.placed:
+            break
+        index, angle = int(rng.integers(len(top.placed))), rng.uniform(-np.pi, np.pi)
+        placed = top.placed[index]
+        xy = placed.xy_m + distance_m * np.array([np.cos(angle), np.sin(angle)])
+        others = replace(top, placed=[p for p in top.placed if p is not placed])
+        if others.objection(placed.thing, xy) is None and others.hidden_share(placed.thing, xy) <= MOST_HIDDEN:
+            draws.note("distractors.moved", "one of the things, uniform direction", placed.key)
+            return index, replace(placed, xy_m=xy).T_world_object
+    top.rejections["moved object: no place"] += 1
+    return None
 
 
 def hidden_by_cylinder(eye_m: Array, points_m: Array, xy_m: Array, radius_m: float, height_m: float) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from dataengine.robot.motion import Motion, sample_motion
 from dataengine.scene.camera import Path, camera_matrix, place_camera
 from dataengine.scene.draws import Draws, stream
 from dataengine.scene.materials import draw_link_tints, draw_material
-from dataengine.scene.placement import Placed, TableTop, place_distractor, place_occluder
+from dataengine.scene.placement import Placed, TableTop, move_one, place_distractor, place_occluder
 from dataengine.scene.robot_sweep import collision_of, sweep
 from dataengine.scene.spec import Camera, DepthSensor, ImageEffects, Matrix4, RobotState, SceneObject, SceneSpec
 from dataengine.scene.surroundings import automatic_exposure_ev, draw_environment, draw_lights, draw_room, draw_table, matrix4, white_under
@@ -153,7 +153,14 @@ def _things(spec: DatasetSpec, draws: Draws, top: TableTop) -> tuple[SceneObject
         place_occluder(top, draws, f"occluder.{k}", d)
     for k in range(draws.whole("distractors.count", d.count)):
         place_distractor(top, draws, f"distractor.{k}", d)
-    return tuple(_object(draws, placed, index + 1, d.materials) for index, placed in enumerate(top.placed))
+    objects = [_object(draws, placed, index + 1, d.materials) for index, placed in enumerate(top.placed)]
+    moved = move_one(top, draws, draws.real("distractors.moved_m", d.moved_m)) if d.moved_m != 0 else None
+    if moved is not None:
+        index, after = moved
+        frames = len(top.eyes_m)
+        poses = [objects[index].T_world_object[0]] * (frames // 2) + [matrix4(after)] * (frames - frames // 2)
+        objects[index] = objects[index].model_copy(update={"T_world_object": tuple(poses)})
+    return tuple(objects)
 
 
 def _object(draws: Draws, placed: Placed, instance_id: int, materials: tuple[str, ...]) -> SceneObject:

@@ -52,7 +52,7 @@ def test_the_example_of_the_documentation(write):
          "1:47: camera.roll_deg.normal.mim: unknown key (did you mean 'min'?)"),
         ("camera: {roll_deg: {normal: {mean: 0}}}", "1:29: camera.roll_deg.normal.std: 'std' is missing"),
         ("camera: {path: statik}",
-         "1:16: camera.path: unknown value 'statik' (did you mean 'static'?); available: static, moving"),
+         "1:16: camera.path: unknown value 'statik' (did you mean 'static'?); available: static, moving, handheld"),
         ("camera: {preset: free}", "1:9: camera: preset 'free' needs one of fx_px and horizontal_fov_deg, neither given"),
         ("camera: {fx_px: 300}", "1:9: camera: fx_px given, but preset 'simrgbd' fixes the intrinsics; set preset: free"),
         ("distractors: {count: 40}", "1:22: distractors.count: can be as high as 40; it must be ≤ 32"),
