@@ -53,14 +53,14 @@ def interpolation(cells: int) -> torch.Tensor:
     """(cells, bins) matrix of Keys' cubic convolution (IEEE ASSP 1981, a = -1/2), with his quadratic boundary; exact for quadratics."""
     per_cell = CELL * SPLIT
     at = (torch.arange(cells * per_cell, dtype=torch.float64) + 0.5) / per_cell - 0.5
-    extended = torch.arange(-1, cells + 1, dtype=torch.float64)
+    extended = torch.arange(-2, cells + 2, dtype=torch.float64)
     t = (at[:, None] - extended).abs()
     near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
     weight = torch.where(t < 1, near, torch.where(t < 2, far, 0.0))
-    edges = torch.zeros(cells + 2, cells, dtype=torch.float64)
-    edges[1:-1] = torch.eye(cells, dtype=torch.float64)
-    edges[0, :3] = torch.tensor([3.0, -3.0, 1.0], dtype=torch.float64)
-    edges[-1, -3:] = torch.tensor([1.0, -3.0, 3.0], dtype=torch.float64)
+    edges = torch.zeros(cells + 4, cells, dtype=torch.float64)
+    edges[2:-2] = torch.eye(cells, dtype=torch.float64)
+    edges[:2, :3] = torch.tensor([[6.0, -8.0, 3.0], [3.0, -3.0, 1.0]], dtype=torch.float64)
+    edges[-2:, -3:] = edges[:2, :3].flip(0, 1)
     return (weight @ edges).T.float().contiguous()
 
 
