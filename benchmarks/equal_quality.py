@@ -31,7 +31,7 @@ STOCK = {"16/4": (16, 4), "4/2": (4, 2)}
 """name → samples per pixel of colour, of infrared."""
 
 Settings = tuple[int, str, str]
-LADDER = {"FAST": ("HIGH", (2, 3, 6, 8, 10)), "ACCURATE": ("BALANCED", (2, 8))}
+LADDER = {"FAST": ("HIGH", (2, 4, 6, 8, 10)), "ACCURATE": ("BALANCED", (2, 8))}
 """prefilter → (denoiser quality, samples per pixel) that are tried beside the presets."""
 OURS: dict[str, Settings] = {"draft": QUALITY["draft"], "train": QUALITY["train"]} | {
     f"{spp} {prefilter}": (spp, quality, prefilter) for prefilter, (quality, ladder) in LADDER.items() for spp in ladder

@@ -211,7 +211,7 @@ class DepthSensorSpec(Section):
         return self
 
 
-QUALITY = {"draft": (1, "FAST", "FAST"), "train": (4, "HIGH", "FAST"), "reference": (128, "HIGH", "ACCURATE")}
+QUALITY = {"draft": (1, "FAST", "FAST"), "train": (3, "HIGH", "FAST"), "reference": (128, "HIGH", "ACCURATE")}
 """quality → (samples per pixel, denoiser quality, denoiser prefilter)."""
 
 
