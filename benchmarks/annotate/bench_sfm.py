@@ -85,7 +85,8 @@ def colmap_alone(capture: Capture, folder: Path) -> tuple[Array, Array]:
     (folder / "camera.json").write_text(json.dumps({"K": np.asarray(capture.K).tolist()}))
     with (folder / "log").open("wb") as log:
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, "-m", "benchmarks.annotate.colmap_alone", str(folder)], env=env, stdout=log, stderr=log, check=False)
+        command = [sys.executable, "-m", "benchmarks.annotate.colmap_alone", str(folder)]
+        subprocess.run(command, env=env, stdout=log, stderr=log, check=False)
     poses, posed = np.full((len(capture.frames), 4, 4), np.nan), np.zeros(len(capture.frames), bool)
     if (folder / "poses.npz").is_file():
         with np.load(folder / "poses.npz") as found:
@@ -94,7 +95,7 @@ def colmap_alone(capture: Capture, folder: Path) -> tuple[Array, Array]:
 
 
 def relative_errors(T: Array, truth: Array, posed: Array) -> dict[str, float]:
-    """Errors of the relative pose of every pair of posed frames that are apart in truth, in metres after one global scale (similarity fit)."""
+    """Errors of the relative pose of every pair of posed frames that are apart in truth, after one global scale (similarity fit)."""
     kept = np.flatnonzero(posed)
     s, _, _ = similarity(T[kept, :3, 3], truth[kept, :3, 3])
     metric = T[kept].copy()
