@@ -75,7 +75,7 @@ def _edges(values: Array, unit: str) -> list[float]:
         digits = max(0, int(np.ceil(1 - np.log10(span / PARTS))))
         inner = np.linspace(low, high, PARTS + 1)[1:-1]
     scale = 10.0**digits
-    return [float(np.floor(low * scale) / scale), *inner.round(digits).tolist(), float(np.ceil(high * scale) / scale)]
+    return [float(np.floor(low * scale) / scale), *(inner.round(digits) + 0.0).tolist(), float(np.ceil(high * scale) / scale)]
 
 
 def video_numbers(truth: Truth) -> NDArray[np.int64]:

@@ -60,8 +60,8 @@ class Truth:
     def __len__(self) -> int:
         return len(self.keypoints_m)
 
-    def __getitem__(self, rows: ArrayLike) -> Truth:
-        chosen = np.asarray(rows)
+    def __getitem__(self, rows: slice | ArrayLike) -> Truth:
+        chosen = rows if isinstance(rows, slice) else np.asarray(rows)
         return replace(self, **{f.name: v[chosen] for f in fields(self) if isinstance(v := getattr(self, f.name), np.ndarray)})
 
 

@@ -167,7 +167,7 @@ def slice_svg(parts: Sequence[record.Slice], overall: float | None, width: int =
 
 def joint_svg(joints: Sequence[record.JointScore], width: int = 520) -> Markup:
     """Median (bar) and 95th percentile (line) of each joint's error: degrees, mm for sliding joints."""
-    row, label_w, number_w, bottom = 22, 96, 140, 20
+    row, label_w, number_w, bottom = 22, 136, 156, 20
     height = row * len(joints) + bottom
     factor, unit = (1000.0, "mm") if joints and joints[0].unit == "m" else (math.degrees(1), "°")
     most = max([factor * (j.p95 or 0.0) for j in joints] + [1e-9])
