@@ -30,7 +30,7 @@ def vlad(descriptors: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> 
     if len(sample) < 4 * _WORDS:
         return np.zeros((len(floats), _WORDS * _VLAD_VALUES_PER_WORD), np.float32)
     basis = np.linalg.svd(np.cov(sample.T))[0][:, :_VLAD_VALUES_PER_WORD].astype(np.float32)
-    words, _ = kmeans2(sample @ basis, _WORDS, iter=10, minit="points", seed=rng)
+    words, _ = kmeans2(sample @ basis, _WORDS, iter=10, minit="points", rng=rng)
     out = np.zeros((len(floats), _WORDS, _VLAD_VALUES_PER_WORD), np.float32)
     for view, d in enumerate(floats):
         if len(d):

@@ -110,7 +110,8 @@ def write_views(
         _write_png(folder / "images" / name, picture)
         keep = np.full(picture.shape, 255, np.uint8) if ignore is None else np.where(ignore, 0, 255).astype(np.uint8)
         _write_png(folder / "masks" / f"{name}.png", keep)  # for every view: the library drops all features of one without
-        small = cv2.resize(picture, (_FLOW_WIDTH_PX, picture.shape[0] * _FLOW_WIDTH_PX // picture.shape[1]), interpolation=cv2.INTER_AREA)
+        height = picture.shape[0] * _FLOW_WIDTH_PX // picture.shape[1]
+        small = np.asarray(cv2.resize(picture, (_FLOW_WIDTH_PX, height), interpolation=cv2.INTER_AREA), np.uint8)
         if before is not None:
             steps.append(flow_step(before, small))
         before = small

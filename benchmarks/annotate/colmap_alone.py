@@ -32,8 +32,7 @@ def main() -> int:
     options = pycolmap.IncrementalPipelineOptions(num_threads=1, ba_refine_focal_length=False, ba_refine_extra_params=False)
     best = largest(list(pycolmap.incremental_mapping(database, images, folder, options).values()))
     frames, poses = [], []
-    for number in [] if best is None else best.reg_image_ids():
-        image = best.image(number)
+    for image in [] if best is None else [best.image(number) for number in best.reg_image_ids()]:
         frames.append(int(Path(image.name).stem))
         poses.append(se3.inverse(as_matrix(image.cam_from_world())))
     np.savez(folder / "poses.npz", frames=np.array(frames, int), T_world_cam=np.array(poses, float).reshape(-1, 4, 4))

@@ -143,13 +143,16 @@ def triangulate(track: CameraTrack, detections: list[dict[str, Any]]) -> dict[tu
 
 def fit_plane(points: Array) -> tuple[Array, Array]:
     """Centre and unit normal of points (n, 3), refitted to what lies within 2.5 robust standard deviations."""
-    kept = points
-    for _ in range(6):
+
+    def through(kept: Array) -> tuple[Array, Array]:
         centre = kept.mean(0)
-        normal = np.linalg.svd(kept - centre, full_matrices=False)[2][-1]
-        away = np.abs((points - centre) @ normal)
-        kept = points[away <= max(2.5 * 1.4826 * float(np.median(away)), 1e-9)]
-    return centre, normal
+        return centre, np.linalg.eigh(np.cov((kept - centre).T))[1][:, 0]
+
+    plane = through(points)
+    for _ in range(6):
+        away = np.abs((points - plane[0]) @ plane[1])
+        plane = through(points[away <= max(2.5 * 1.4826 * float(np.median(away)), 1e-9)])
+    return plane
 
 
 def depth_plane(sequence: Path, i: int, detection: dict[str, Any]) -> tuple[Array, tuple[Array, Array]]:
@@ -158,7 +161,7 @@ def depth_plane(sequence: Path, i: int, detection: dict[str, Any]) -> tuple[Arra
         depth = data["data"].astype(float) * _DEPTH_UNIT_M
     hull = cv2.convexHull(np.stack(list(corner_pixels(detection).values())).astype(np.float32)).round().astype(np.int32)
     inside = np.zeros(depth.shape, np.uint8)
-    cv2.fillConvexPoly(inside, hull, 1)
+    cv2.fillConvexPoly(inside, np.asarray(hull, np.int32), [1])
     v, u = np.nonzero((inside > 0) & (depth > 0))
     z = depth[v, u]
     return depth, fit_plane(np.stack([(u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z], -1))
