@@ -71,7 +71,7 @@ def pixel_scale(A: torch.Tensor) -> torch.Tensor:
 
 def crop_images(images: torch.Tensor, A: torch.Tensor, size: int) -> torch.Tensor:
     """(B, C, H, W) float → (B, C, size, size), bilinear; where it shrinks n-fold, averaged over n × n pixels first. Outside is 0."""
-    factor = (1 / pixel_scale(A)).floor().clamp(1, 8).to(torch.int64).tolist()
+    factor = _pooling(A).tolist()
     out = images.new_empty(len(images), images.shape[1], size, size)
     for k in sorted(set(factor)):
         rows = [i for i, f in enumerate(factor) if f == k]
@@ -79,6 +79,11 @@ def crop_images(images: torch.Tensor, A: torch.Tensor, size: int) -> torch.Tenso
         part = images if len(rows) == len(images) else images[rows]
         out[rows] = _sample(F.avg_pool2d(part, k) if k > 1 else part, A[rows], size, k)
     return out
+
+
+def _pooling(A: torch.Tensor) -> torch.Tensor:
+    """(...) how many pixels a side are averaged first."""
+    return (1 / pixel_scale(A) + 1e-9).floor().clamp(1, 8).to(torch.int64)
 
 
 def _sample(images: torch.Tensor, A: torch.Tensor, size: int, pooled: int) -> torch.Tensor:
@@ -97,14 +102,39 @@ def _sample(images: torch.Tensor, A: torch.Tensor, size: int, pooled: int) -> to
 
 def crop_photo(image_rgb: torch.Tensor, A: torch.Tensor, size: int) -> torch.Tensor:
     """One uint8 photo (H, W, 3) by A (3, 3) → (1, 3, size, size) as the network wants it. Touches only the pixels needed."""
-    height, width = image_rgb.shape[:2]
+    rows, columns, moved = _reach(A, size, image_rgb.shape[0], image_rgb.shape[1])
+    part = image_rgb[rows, columns].permute(2, 0, 1).float().sub_(GREY).mul_(1 / CONTRAST)
+    return crop_images(part[None], moved[None], size)
+
+
+def crop_pairs(photos_rgb: torch.Tensor, masks: torch.Tensor, A: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Photos (B, H, W, 3) and masks (B, H, W), uint8 and bool, by A (B, 3, 3) → (B, 3, size, size) normalised and (B, 1, size, size)."""
+    if photos_rgb.is_cuda:
+        images = torch.cat([photos_rgb.permute(0, 3, 1, 2).float().sub_(GREY).mul_(1 / CONTRAST), masks[:, None].float()], 1)
+        crops = crop_images(images, A, size)
+        return crops[:, :3], crops[:, 3:]
+    # On a CPU converting whole photos would cost more than the crops.
+    out = photos_rgb.new_empty(len(A), 4, size, size, dtype=torch.float32)
+    for photo, mask, matrix, target in zip(photos_rgb, masks, A, out, strict=True):
+        rows, columns, moved = _reach(matrix, size, *mask.shape)
+        part = torch.empty(4, rows.stop - rows.start, columns.stop - columns.start)
+        part[:3] = photo[rows, columns].permute(2, 0, 1)
+        part[:3].sub_(GREY).mul_(1 / CONTRAST)
+        part[3] = mask[rows, columns]
+        target[:] = crop_images(part[None], moved[None], size)[0]
+    return out[:, :3], out[:, 3:]
+
+
+def _reach(A: torch.Tensor, size: int, height: int, width: int) -> tuple[slice, slice, torch.Tensor]:
+    """Rows and columns of the image that a crop needs, and its matrix from that part."""
     corners = torch.tensor([[-1.0, -1.0], [size, -1.0], [-1.0, size], [size, size]], dtype=torch.float64)
     reach = to_image(corners, A)
     left, top = (math.floor(v) - 8 for v in reach.amin(0).tolist())
     right, bottom = (math.ceil(v) + 9 for v in reach.amax(0).tolist())
-    left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
-    right, bottom = max(min(right, width), left + 1), max(min(bottom, height), top + 1)
+    # Pixels are averaged in the same groups as in the whole image.
+    k = int(_pooling(A))
+    left, top = min(max(left, 0), width - k) // k * k, min(max(top, 0), height - k) // k * k
+    right, bottom = max(min(right, width), left + k), max(min(bottom, height), top + k)
     moved = A.clone()
     moved[:2, 2] += A[:2, :2] @ torch.tensor([left, top], dtype=A.dtype)
-    part = image_rgb[top:bottom, left:right].permute(2, 0, 1).float()
-    return crop_images(((part - GREY) / CONTRAST)[None], moved[None], size)
+    return slice(top, bottom), slice(left, right), moved

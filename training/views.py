@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from training import augment
-from training.crops import CONTRAST, GREY, box_around, crop_images, similarity, to_crop
+from training.crops import box_around, crop_pairs, similarity, to_crop
 from training.models.simcc import CELL
 
 
@@ -48,21 +48,13 @@ class Views:
     robot: torch.Tensor
 
 
-def robot_mask(mask_link: torch.Tensor) -> torch.Tensor:
-    """(B, H, W) link ids → (B, 1, H, W) float, 1 where the robot is seen."""
-    return (mask_link > 0)[:, None].float()
-
-
 def draw_views(batch: Mapping[str, torch.Tensor], size: int, draw: ViewDraw, generator: torch.Generator) -> Views:
     """Views of a batch with rgb, mask_link, keypoints_px and keypoint_state (the wanted keypoints only)."""
-    masks = robot_mask(batch["mask_link"])
     points = batch["keypoints_px"].float()
     inside_image = batch["keypoint_state"] > 0
-    height, width = masks.shape[-2:]
+    height, width = batch["mask_link"].shape[-2:]
     A = _windows(points, inside_image, (height, width), size, draw, generator)
-    photos = batch["rgb"].permute(0, 3, 1, 2).contiguous().float().sub_(GREY).mul_(1 / CONTRAST)
-    crops = crop_images(torch.cat([photos, masks], 1), A, size)
-    images, mask = crops[:, :3], crops[:, 3:]
+    images, mask = crop_pairs(batch["rgb"], batch["mask_link"] > 0, A, size)
     points = to_crop(torch.nan_to_num(points, nan=-1e4), A)
     inside = inside_image & ((points > -0.5) & (points < size - 0.5)).all(-1)
     if draw.backgrounds:

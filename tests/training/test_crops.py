@@ -13,6 +13,7 @@ from training.crops import (
     box_around,
     covariance_to_image,
     crop_images,
+    crop_pairs,
     crop_photo,
     pixel_scale,
     similarity,
@@ -102,3 +103,13 @@ def test_box_around_the_points_that_are_used() -> None:
     centre, side = box_around(points, used, 1.5)
     assert centre[0].tolist() == [30.0, 25.0] and side[0] == pytest.approx(60.0)
     assert torch.isnan(centre[1]).all()
+
+
+def test_pairs_of_photo_and_mask_are_cropped_alike() -> None:
+    rng = np.random.default_rng(1)
+    photos, masks = torch.from_numpy(rng.integers(0, 256, (2, 90, 120, 3), np.uint8)), torch.from_numpy(rng.random((2, 90, 120)) < 0.3)
+    A = torch.stack([matrix(60, 40, 30, 0.2), matrix(100, 80, 150)])
+    images, mask = crop_pairs(photos, masks, A, SIZE)
+    for i in range(2):
+        assert (images[i] - crop_photo(photos[i], A[i], SIZE)[0]).abs().max() < 1e-3
+        assert (mask[i] - crop_images(masks[i].float()[None, None], A[i : i + 1], SIZE)[0]).abs().max() < 1e-4
