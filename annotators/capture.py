@@ -134,7 +134,8 @@ def _check_depth_unit(source: Source, read: Callable[[int], Array], first: int, 
         return
     used = unit_m or (1.0 if median > PLAUSIBLE_DEPTH_M[1] else 1e-3)
     fits = [u for u in UNITS_M if PLAUSIBLE_DEPTH_M[0] <= median / used * u <= PLAUSIBLE_DEPTH_M[1]]
-    hint = f"; unit_m: {fits[-1]:g} would make it {median / used * fits[-1]:.2f} m" if fits else ""
+    best = min(fits, key=lambda u: abs(np.log(median / used * u)), default=0.0)
+    hint = f"; unit_m: {best:g} would make it {median / used * best:.2f} m" if fits else ""
     raise source.error("depth", f"the first frame's median depth is {median:g} m, a wrong unit{hint}")
 
 

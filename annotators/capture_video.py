@@ -50,7 +50,7 @@ class VideoFile:
             return self._kept[index]
 
     def _decode(self, index: int) -> None:
-        if not self._next <= index < self._next + KEPT:
+        if self._next < 0 or not self._next <= index < self._next + KEPT:
             self._decoding = self._from(index)
         for frame in self._decoding:
             k = self._index.get(frame.pts, -1)
