@@ -42,12 +42,12 @@ class Evaluation:
     truth: Truth
     estimates: Estimates
     errors_m: Array
-    bound_m: Array | None
-    """(F,) square root of the bound of the mean squared keypoint error."""
+    bound_add_m: Array | None
+    """(F, S) draws of the ADD of an estimator on the Cramér–Rao bound."""
 
 
-def evaluate(truth: Truth, estimates: Estimates, bound_m2: ArrayLike | None = None, speed: record.Speed | None = None) -> Evaluation:
-    """Judge estimates. `bound_m2` (F,): Cramér–Rao bound of each frame's mean squared keypoint error.
+def evaluate(truth: Truth, estimates: Estimates, bound_add_m: ArrayLike | None = None, speed: record.Speed | None = None) -> Evaluation:
+    """Judge estimates. `bound_add_m` (F, S): draws of the ADD of an efficient estimator, `training.crlb.Bound.draw_add_m`.
 
     Raises StoreError when there is nothing to judge or the frames differ, RobotError for other keypoints or joints.
     """
@@ -55,7 +55,7 @@ def evaluate(truth: Truth, estimates: Estimates, bound_m2: ArrayLike | None = No
         raise StoreError(f"{truth.location or 'the truth'}: no frames to judge; choose a split that has some")
     estimates = matched(estimates, truth)
     errors_m = metrics.add_m(estimates.keypoints_m, truth.keypoints_m)
-    bound = None if bound_m2 is None else np.asarray(bound_m2, np.float64)
+    bound = None if bound_add_m is None else np.asarray(bound_add_m, np.float64)
     report = record.Report(
         version=record.VERSION,
         subject=record.Subject(estimates.name, estimates.source, estimates.digest, dict(estimates.settings)),
@@ -66,12 +66,12 @@ def evaluate(truth: Truth, estimates: Estimates, bound_m2: ArrayLike | None = No
         slices=slice_table(truth, errors_m),
         joints=joint_scores(truth, estimates),
         pose=pose_score(truth, estimates),
-        efficiency=None if bound is None else efficiency(truth, estimates, errors_m, bound),
+        efficiency=None if bound is None else efficiency(errors_m, bound),
         calibration=calibration(truth, estimates),
         speed=speed,
         worst=worst_cases(truth, errors_m),
     )
-    return Evaluation(report, truth, estimates, errors_m, None if bound is None else np.sqrt(bound))
+    return Evaluation(report, truth, estimates, errors_m, bound)
 
 
 def protocol_scores(truth: Truth, estimates: Estimates) -> tuple[record.ProtocolScore, ...]:
@@ -113,16 +113,17 @@ def pose_score(truth: Truth, estimates: Estimates) -> record.PoseScore | None:
     return record.PoseScore(number(metrics.median(shift)), number(metrics.median(turn)))
 
 
-def efficiency(truth: Truth, estimates: Estimates, errors_m: Array, bound_m2: Array) -> record.Efficiency:
-    """Squared errors over each frame's own bound. ADD² is at most the mean squared keypoint error (Jensen), which the bound is of."""
-    counted = np.isfinite(errors_m) & np.isfinite(bound_m2) & (bound_m2 > 0)
+def efficiency(errors_m: Array, bound_add_m: Array) -> record.Efficiency:
+    """ADD² (F,) over its expectation by the bound's draws (F, S), frame by frame."""
+    counted = np.isfinite(errors_m) & np.isfinite(bound_add_m).all(1)
     if not counted.any():
         return record.Efficiency(0, None, None, None, None, None)
-    bound = bound_m2[counted]
-    squared = (metrics.distances(estimates.keypoints_m, truth.keypoints_m)[counted] ** 2).mean(1)
-    ratio = errors_m[counted] ** 2 / bound
-    auc = metrics.area(np.sqrt(bound), bound.size, 0.1, metrics.ADD_STEP_M)
-    values = (np.median(ratio), ratio.mean(), (squared / bound).mean(), np.median(np.sqrt(bound)), auc)
+    drawn = bound_add_m[counted]
+    expected = (drawn**2).mean(1)
+    ratio = errors_m[counted] ** 2 / expected
+    of_bound = np.median(drawn**2 / expected[:, None])
+    auc = metrics.area(drawn, drawn.size, 0.1, metrics.ADD_STEP_M)
+    values = (np.median(ratio), ratio.mean(), of_bound, np.median(drawn), auc)
     return record.Efficiency(int(counted.sum()), *(number(float(v)) for v in values))
 
 
@@ -217,8 +218,8 @@ def write(evaluation: Evaluation, folder: str | Path, command: str = "") -> tupl
 
     folder = Path(folder)
     curves = [Curve(evaluation.report.subject.name, evaluation.errors_m)]
-    if evaluation.bound_m is not None:
-        curves.append(Curve("Cramér–Rao bound", evaluation.bound_m, "bound"))
+    if evaluation.bound_add_m is not None:
+        curves.append(Curve("Cramér–Rao bound", evaluation.bound_add_m.ravel(), "bound"))
     page = write_evaluation(folder / "report.html", evaluation.report, curves, pictures(evaluation), command)
     return record.write(evaluation.report, folder / "report.json"), page
 

@@ -119,14 +119,14 @@ class PoseScore:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Certificate: error against the Cramér–Rao bound of the very same frame, with the noise that the 2D really has."""
+    """Certificate: ADD² over its expectation for an estimator on the Cramér–Rao bound of the very same frame."""
 
     frames: int = _is("frames with a bound and an estimate", "frames", 0)
-    median_ratio: float | None = _is("median over frames of squared ADD over the bound of the mean squared keypoint error", "", 0)
-    mean_ratio: float | None = _is("mean of the same", "", 0)
-    mean_squared_ratio: float | None = _is("mean over frames of the mean squared keypoint error over the bound: 1 is efficient", "", 0)
-    bound_median_m: float | None = _is("median over frames of the bound's square root", "m", 0)
-    bound_auc: float | None = _is("ADD AUC of an estimator that sits on the bound", "0–1", 0, 1)
+    median_ratio: float | None = _is("median over frames of the ratio", "", 0)
+    mean_ratio: float | None = _is("mean over frames of the ratio: 1 is efficient", "", 0)
+    median_of_bound: float | None = _is("median ratio of an efficient estimator, below 1 as squared errors are skew", "", 0)
+    bound_median_m: float | None = _is("median ADD of an efficient estimator", "m", 0)
+    bound_auc: float | None = _is("its AUC", "0–1", 0, 1)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def sample() -> r.Report:
         ),
         joints=(r.JointScore("panda_joint1", "rad", 0.01, 0.02, 0.05),),
         pose=r.PoseScore(0.01, 0.02),
-        efficiency=r.Efficiency(190, 0.9, 1.1, 1.2, 0.008, 0.88),
+        efficiency=r.Efficiency(190, 0.9, 1.1, 0.7, 0.008, 0.88),
         calibration=(r.Calibration("keypoints_cam_m", 0.9, 0.91, 2000),),
         speed=r.Speed(100, None, 21.5, 44.0),
         worst=(r.WorstCase(0, 3, 1, None, values), r.WorstCase(0, 4, 2, 0.3, values)),

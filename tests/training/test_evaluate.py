@@ -104,14 +104,21 @@ def test_joints_pose_calibration_and_efficiency() -> None:
         truth.keypoints_px + 1.0,
         np.eye(3) * sigma[:, None, None, None] ** 2 * np.ones((1, 4, 1, 1)),
     )
-    report = e.evaluate(truth, estimates, bound_m2=3 * sigma**2).report
+    efficient = np.linalg.norm(rng.normal(size=(3000, 64, 4, 3)), axis=-1).mean(-1) * sigma[:, None]
+    report = e.evaluate(truth, estimates, efficient).report
     joints = {j.joint: j for j in report.joints}
     assert joints["turn"].median == pytest.approx(0.02) and joints["turn"].unit == "rad"
     assert joints["finger_slide"].mean == pytest.approx(0.001) and joints["finger_slide"].unit == "m"
     assert report.pose is not None and report.pose.median_translation_m == pytest.approx(0.003)
     assert {c.level: c.covered for c in report.calibration}[0.9] == pytest.approx(0.9, abs=0.01)
-    assert report.efficiency is not None and report.efficiency.mean_squared_ratio == pytest.approx(1, abs=0.03)
-    assert report.efficiency.median_ratio is not None and report.efficiency.median_ratio < 1  # ADD² ≤ mean squared error
+    found = report.efficiency
+    assert found is not None and found.mean_ratio == pytest.approx(1, abs=0.03)
+    assert found.median_ratio == pytest.approx(found.median_of_bound, abs=0.04) and report.overall.auc == pytest.approx(
+        found.bound_auc, abs=0.003
+    )
+    doubled = replace(estimates, keypoints_m=truth.keypoints_m + 2 * error)
+    worse = e.evaluate(truth, doubled, efficient).report.efficiency
+    assert worse is not None and worse.mean_ratio == pytest.approx(4, abs=0.12)
 
 
 def test_predictions_survive_a_file(tmp_path: Path) -> None:
@@ -168,7 +175,7 @@ def test_all_failed_is_a_report_not_a_crash(tmp_path: Path) -> None:
         T_cam_base=np.full((6, 4, 4), np.nan),
         covariance_m2=nothing,
     )
-    evaluation = e.evaluate(truth, lost, bound_m2=np.ones(6))
+    evaluation = e.evaluate(truth, lost, np.ones((6, 2)))
     report = evaluation.report
     assert report.overall == record.Score(6, 6, 0.0, (0.0, 0.0), None, None)
     assert report.efficiency == record.Efficiency(0, None, None, None, None, None)
@@ -218,7 +225,7 @@ def test_bad_datasets(dataset: Path, tmp_path: Path) -> None:
 
 def test_page_and_json_of_a_dataset(dataset: Path, tmp_path: Path) -> None:
     truth = truth_of_dataset(dataset, "train")
-    evaluation = e.evaluate(truth, shifted(truth, np.linspace(0, 0.2, 6)), np.full(6, 1e-4), record.Speed(9, 19.0, 20.0, 50.0))
+    evaluation = e.evaluate(truth, shifted(truth, np.linspace(0, 0.2, 6)), np.full((6, 9), 1e-2), record.Speed(9, 19.0, 20.0, 50.0))
     json_path, page_path = e.write(evaluation, tmp_path, "evaluate --it")
     assert record.read(json_path) == evaluation.report
     page = page_path.read_text()
