@@ -56,7 +56,9 @@ def _solve(H: Array, rhs: Array, damping: float) -> Array:
         return np.linalg.lstsq(A, rhs / root, rcond=None)[0] / root
 
 
-def solve_clicks(problem: Problem, state: State, clicks: Measurements, others: list[Measurements], wide: float = 8.0) -> tuple[State, Measurements]:
+def solve_clicks(
+    problem: Problem, state: State, clicks: Measurements, others: list[Measurements], wide: float = 8.0
+) -> tuple[State, Measurements]:
     """Graduated non-convexity over the clicks; `wide` is the first kernel width in standard deviations."""
     width = wide
     while width > 2.0:

@@ -50,7 +50,7 @@ def output_keypoints(model: RobotModel) -> KeypointSet:
 def full_track(problem: Problem, state: State, cov: Array, track: CameraTrack, times_s: Array, keypoints: KeypointSet) -> FullTrack:
     """Carry the solution and its covariance to all frames. Frames without a camera pose hold NaN."""
     N, D = len(times_s), problem.model.dof
-    everywhere, full = _spread(problem, state, track, times_s)
+    everywhere, full = spread_problem(problem, state, track, times_s)
     q, _ = configuration(everywhere, full)
     local = _local_covariances(problem, state, cov, everywhere, full)
     arm = kinematics(everywhere, full)
@@ -81,7 +81,7 @@ def _rows(points: KeypointSet, slot: int) -> Measurements:
     return Measurements("point", np.full(n, slot), points.link_index, points.offset_m, empty, empty, np.ones(n), np.ones(n))
 
 
-def _spread(problem: Problem, state: State, track: CameraTrack, times_s: Array) -> tuple[Problem, State]:
+def spread_problem(problem: Problem, state: State, track: CameraTrack, times_s: Array) -> tuple[Problem, State]:
     """The same problem with every frame as a slot: refined cameras where there are any, joints interpolated between slots."""
     N = len(times_s)
     T = np.where(track.posed[:, None, None], np.nan_to_num(track.T_world_cam), np.eye(4))

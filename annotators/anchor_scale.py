@@ -63,7 +63,12 @@ def fuse(estimates: Sequence[ScaleEstimate]) -> tuple[ScaleEstimate, tuple[Flag,
             gap = float(np.log(a.metres_per_unit / b.metres_per_unit))
             sigma = np.hypot(a.sigma / a.metres_per_unit, b.sigma / b.metres_per_unit)
             if abs(gap) > 0.01 and abs(gap) > 3 * sigma:
-                flags.append(Flag("scale_disagreement", f"scale from {a.source} is {100 * gap:+.1f} % of scale from {b.source} (± {100 * sigma:.1f} %)"))
+                flags.append(
+                    Flag(
+                        "scale_disagreement",
+                        f"scale from {a.source} is {100 * gap:+.1f} % of scale from {b.source} (± {100 * sigma:.1f} %)",
+                    )
+                )
     return ScaleEstimate("fused", mean, mean / np.sqrt(float(weights.sum()))), tuple(flags)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from annotators.anchor_icp import surface_starts
 from annotators.anchor_state import Problem, State, joints_at, metric_cameras
 from dataengine.geometry import se3
-from dataengine.robot.kinematics import forward_kinematics
 from dataengine.robot.keypoints import KeypointSet
+from dataengine.robot.kinematics import forward_kinematics
 from dataengine.robot.model import RobotModel
 
 Array = np.ndarray
@@ -90,7 +90,9 @@ def sample_configurations(model: RobotModel, count: int, rng: np.random.Generato
     """(count, D) configurations: the middle of the limits first, then uniform, or spread about `near` if that is given."""
     middle = (model.q_lower + model.q_upper) / 2 if near is None else near
     spread = (model.q_upper - model.q_lower) / 2
-    drawn = middle + spread * (0.9 * rng.uniform(-1, 1, (count - 1, model.dof)) if near is None else 0.15 * rng.normal(size=(count - 1, model.dof)))
+    drawn = middle + spread * (
+        0.9 * rng.uniform(-1, 1, (count - 1, model.dof)) if near is None else 0.15 * rng.normal(size=(count - 1, model.dof))
+    )
     return np.concatenate([middle[None], np.clip(drawn, model.q_lower, model.q_upper)])
 
 
@@ -216,7 +218,11 @@ def _search(
             error = np.array([_pnp_error(model, points, clicks, slot, one, K) for one in q])
             elite = q[np.argsort(error)[:10]]
             sigma = np.maximum(elite.std(axis=0), shrink * 0.3) + 1e-3
-            q = np.clip(np.concatenate([elite, elite[rng.integers(0, 10, 50)] + sigma * rng.normal(size=(50, model.dof)) * 0.7]), model.q_lower, model.q_upper)
+            q = np.clip(
+                np.concatenate([elite, elite[rng.integers(0, 10, 50)] + sigma * rng.normal(size=(50, model.dof)) * 0.7]),
+                model.q_lower,
+                model.q_upper,
+            )
         out.append(elite[0])
     return out
 
@@ -264,4 +270,3 @@ def click_cost(problem: Problem, points: KeypointSet, clicks: ClickTable, state:
     uv = x @ K.T
     error = np.linalg.norm(uv[:, :2] / np.maximum(uv[:, 2:], 0.05) - clicks.uv_px, axis=1)
     return float(np.mean(np.minimum(error, 150.0)))
-

@@ -192,7 +192,9 @@ def _depth_samples(
     offset = _in_link(poses, link, rays * view.depth_z_m[i, j, None])
     sigma = problem.options.depth_sigma_m * np.maximum(measured[i, j], 0.3) ** 2
     n = len(i)
-    return Measurements("depth", np.full(n, slot), link, offset, rays * measured[i, j, None], view.normal[i, j].astype(float), sigma, np.ones(n))
+    return Measurements(
+        "depth", np.full(n, slot), link, offset, rays * measured[i, j, None], view.normal[i, j].astype(float), sigma, np.ones(n)
+    )
 
 
 def _in_link(poses: Array, link: Array, x_cam: Array) -> Array:

@@ -78,7 +78,9 @@ def solution_flags(inputs: Inputs, solved: Solved) -> tuple[Flag, ...]:
         column = int(layout.depth[0])
         sigma = float(np.sqrt(cov[column, column]))
         if abs(state.depth_gain - 1) > max(DEPTH_GAIN, SIGNIFICANT * sigma):
-            flags.append(Flag("depth_scale", f"measured depth is {100 * (state.depth_gain - 1):+.2f} % of true depth (± {100 * sigma:.2f} %)"))
+            flags.append(
+                Flag("depth_scale", f"measured depth is {100 * (state.depth_gain - 1):+.2f} % of true depth (± {100 * sigma:.2f} %)")
+            )
     wrong = np.flatnonzero(solved.clicks.weight == 0)
     if len(wrong):
         frames = tuple(sorted({inputs.clicks[i].frame for i in wrong}))
