@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from annotators.robot_view import RobotView
 from annotators.types import Capture, Click
 from dataengine.geometry import camera
 from dataengine.robot.catalogue import load_robot
+from dataengine.robot.keypoints import KeypointSet
 
 Array = np.ndarray
 
@@ -37,12 +39,17 @@ def spread_frames(count: int, clicked: int) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, count - 1, clicked).round()})
 
 
+@lru_cache(maxsize=4)
+def _landmarks_and_view(robot: str) -> tuple[KeypointSet, RobotView]:
+    model = load_robot(robot)
+    return landmark_set(model), RobotView(model)
+
+
 def simulated_clicks(
     capture: Capture, truth: dict[str, Any], frames: Sequence[int], rng: np.random.Generator, sigma_px: float = SIGMA_PX
 ) -> list[Click]:
     """Every landmark that the image shows in the given frames, off by `sigma_px` in u and in v."""
-    model = load_robot(capture.robot)
-    points, robot = landmark_set(model), RobotView(model)
+    points, robot = _landmarks_and_view(capture.robot)
     clicks = []
     for f in frames:
         T_cam_link = robot.poses(truth["joint_position"][f], truth["T_cam_base"][f])
