@@ -118,6 +118,22 @@ class Report:
 
 
 @dataclass
+class View:
+    """Look at a dataset in the browser, or write it for the Rerun viewer."""
+
+    dataset: Dataset
+    video: Annotated[int | None, arg(help="video to show first; with --rerun the only one written")] = None
+    host: Annotated[str, arg(help="address to listen at; the default is reachable from this machine only")] = "127.0.0.1"
+    port: int = 8080
+    rerun: Annotated[Path | None, arg(metavar="FILE.rrd", help="write a Rerun recording and exit")] = None
+
+    def run(self) -> int:
+        from dataengine.commands.view import view
+
+        return view(self.dataset, self.video, self.host, self.port, self.rerun)
+
+
+@dataclass
 class Export:
     """Write a dataset in another project's layout: simrgbd, ndds, bop, coco, nocs, sope, hdf5, folders."""
 
@@ -166,6 +182,7 @@ Command = (
     | Annotated[Explain, subcommand("explain")]
     | Annotated[Replay, subcommand("replay")]
     | Annotated[Report, subcommand("report")]
+    | Annotated[View, subcommand("view")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Import, subcommand("import")]
     | Annotated[Ds, subcommand("ds")]
