@@ -8,6 +8,7 @@ before j, the composite-body algorithm (Featherstone, Rigid Body Dynamics Algori
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,14 @@ class State:
 
     def __getitem__(self, rows: Tensor) -> State:
         return State(self.q[:, rows], self.R[..., rows], self.T[:, rows])
+
+    def double(self) -> State:
+        return State(self.q.double(), self.R.double(), self.T.double())
+
+    def where(self, take: Tensor, other: State) -> State:
+        """This one where `take` (M,), else the other."""
+        q, R, T = (torch.where(take, one, two) for one, two in ((self.q, other.q), (self.R, other.R), (self.T, other.T)))
+        return State(q, R, T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +62,15 @@ class Target:
     """... and its (D + 6, D + 6, M) inverse covariance in (q, w, t)."""
 
     def __getitem__(self, rows: Tensor) -> Target:
-        q_mean, q_weight = (v if v.shape[-1] == 1 else v[:, rows] for v in (self.q_mean, self.q_weight))
-        before = None if self.before is None else self.before[rows]
-        information = None if self.information is None else self.information[..., rows]
-        parts = (v[..., rows] for v in (self.c, self.A, self.sigma_px, self.k))
-        return Target(*parts, q_mean, q_weight, before, information)
+        return self._each(lambda v: v if v.shape[-1] == 1 else v[..., rows], None if self.before is None else self.before[rows])
+
+    def double(self) -> Target:
+        return self._each(torch.Tensor.double, None if self.before is None else self.before.double())
+
+    def _each(self, change: Callable[[Tensor], Tensor], before: State | None) -> Target:
+        information = None if self.information is None else change(self.information)
+        c, A, sigma_px, k = (change(v) for v in (self.c, self.A, self.sigma_px, self.k))
+        return Target(c, A, sigma_px, k, change(self.q_mean), change(self.q_weight), before, information)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +113,17 @@ def keypoints_in_camera(chain: KeypointChain, state: State) -> Tensor:
     """(N, 3, M) m."""
     X, _ = chain.points_and_frames(state.q)
     return (state.R * X[:, None]).sum(2) + state.T
+
+
+def keypoint_jacobian(chain: KeypointChain, state: State) -> Tensor:
+    """d X_cam / d (q, w, t): (M, N, 3, D + 6)."""
+    X, J = chain.points_and_jacobian(state.q)
+    x, y, z = X.unbind(1)
+    zero = torch.zeros_like(x)
+    turn = torch.stack([zero, z, -y, -z, zero, x, y, -x, zero], 1).unflatten(1, (3, 3))  # -[X]x
+    shift = torch.eye(3, dtype=X.dtype, device=X.device)[None, :, :, None].expand_as(turn)
+    body = torch.cat([J.transpose(1, 2), turn, shift], 2)  # (N, 3, D + 6, M) in the base frame
+    return state.R.permute(2, 0, 1)[:, None] @ body.permute(3, 0, 1, 2)
 
 
 def expand(chain: KeypointChain, target: Target, state: State, wide: Tensor) -> Quadratic:

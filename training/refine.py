@@ -11,16 +11,19 @@ iterations (graduated non-convexity, Blake and Zisserman 1987), so that far star
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dataengine.errors import ConfigError
 from training.kinematics import KeypointChain
-from training.normal_equations import Quadratic, State, Target, cost, expand, keypoints_in_camera, weights
+from training.normal_equations import Quadratic, State, Target, cost, expand, keypoint_jacobian, keypoints_in_camera, weights
 from training.rotations import matmul, rotation_from_vector
 from training.scene_statistics import JointPrior
+
+_IGNORED = 1e4
+"""Relative density of outliers that leaves a point no weight."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,9 @@ class RefineOptions:
     """Settings of the solver; the defaults are those of the benchmark."""
 
     iterations: int = 30
-    anneal_iterations: int = 12
+    anneal_iterations: int = 6
     """The first iterations, during which the scale of the loss falls to 1."""
-    first_scale_px: float = 25.0
+    first_scale_px: float = 12.0
     """The loss begins as if inliers had this standard deviation."""
     outlier_share: float = 0.03
     outlier_px: float = 20.0
@@ -77,6 +80,9 @@ class Starts:
     q: Tensor
     R: Tensor
     T: Tensor
+    trusted: Tensor | None = None
+    """(B, K, N) bool: keypoints that a start goes by while the loss is wide; None: all. Starts that differ in this find
+    their way past an outlier that would pull all of them to the same wrong place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +127,8 @@ def refine(
     target = make_target(observation, prior, options, starts.q, temporal)
     frame = torch.arange(B * K, device=starts.q.device) // K
     state = State(starts.q.reshape(B * K, -1).T, starts.R.reshape(-1, 3, 3).permute(1, 2, 0), starts.T.reshape(-1, 3).T)
-    state, costs = minimise(chain, target[frame], state, prior, options)
+    trusted = None if starts.trusted is None else starts.trusted.reshape(B * K, -1).T
+    state, costs = minimise(chain, target[frame], state, prior, options, trusted)
     costs = torch.nan_to_num(costs, nan=torch.inf).reshape(B, K)
     best = costs.argmin(1) + K * torch.arange(B, device=costs.device)
     return describe(chain, target, state[best], costs)
@@ -151,50 +158,48 @@ def make_target(
     return Target(*(v.to(like).contiguous() for v in parts), local.mean[:, None], local.std[:, None] ** -2, before, information)
 
 
-def minimise(chain: KeypointChain, target: Target, state: State, prior: JointPrior, options: RefineOptions) -> tuple[State, Tensor]:
-    """Levenberg-Marquardt from M guesses; returns where each ended and its cost (M,)."""
+def minimise(
+    chain: KeypointChain, target: Target, state: State, prior: JointPrior, options: RefineOptions, trusted: Tensor | None = None
+) -> tuple[State, Tensor]:
+    """Levenberg-Marquardt from M guesses; returns where each ended and its cost (M,). `trusted` (N, M) as in `Starts`."""
+    final = target
+    if trusted is not None:
+        target = replace(target, k=torch.where(trusted, target.k, torch.full_like(target.k, _IGNORED)))
     local = prior.to(state.q.dtype, state.q.device)
     lower, upper = local.lower[:, None], local.upper[:, None]
     state = State(state.q.clamp(lower, upper), state.R, state.T)
     damping = torch.full_like(state.q[0], options.first_damping)
     model = expand(chain, target, state, _width(target, options, 0))
     for iteration in range(options.iterations):
-        wide = _width(target, options, iteration)
+        wide = _width(target, options, iteration + 1)
         trial = _move(state, _step(model, damping, state.q, lower, upper), lower, upper)
         found = expand(chain, target, trial, wide)
         better = cost(found, target.k, wide) < cost(model, target.k, wide)
         model = found.where(better, model)
-        state = State(*(torch.where(better, new, old) for new, old in ((trial.q, state.q), (trial.R, state.R), (trial.T, state.T))))
+        state = trial.where(better, state)
         damping = torch.where(better, damping * options.damping_down, damping * options.damping_up).clamp(1e-9, 1e9)
-    return state, cost(model, target.k, torch.ones_like(target.sigma_px))
+        if iteration + 1 == options.anneal_iterations:  # slopes of a wider loss are no slopes of the final one
+            target = final
+            model = expand(chain, target, state, wide)
+    return state, cost(model, final.k, torch.ones_like(final.sigma_px))
 
 
 def describe(chain: KeypointChain, target: Target, state: State, all_costs: Tensor) -> Estimate:
     """Cost, covariance (inverse of the Gauss-Newton Hessian: Laplace's approximation) and keypoints of one state per frame."""
+    target, state = target.double(), state.double()
     one = torch.ones_like(target.sigma_px)
-    precise = Target(*(v if v is None else v.double() if isinstance(v, Tensor) else _double(v) for v in vars(target).values()))
-    state = _double(state)
-    model = expand(chain, precise, state, one.double())
-    covariance = torch.linalg.inv(model.H)
+    model = expand(chain, target, state, one)
+    # A pose far away has next to no information: a floor far below any real one keeps the inverse finite.
+    floor = 1e-12 * torch.diagonal(model.H, dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(model.H.shape[-1], device=one.device)
+    covariance = torch.linalg.inv(model.H + floor)
     covariance = 0.5 * (covariance + covariance.mT)
     G = keypoint_jacobian(chain, state)
     X_cam = keypoints_in_camera(chain, state).permute(2, 0, 1)
     keypoint_covariance = G @ covariance[:, None] @ G.mT
-    inlier = weights(model.square, precise.k, one.double()) * (precise.A != 0).any(1).any(1)
-    parts = (state.q.T, state.R.permute(2, 0, 1), state.T.T, cost(model, precise.k, one.double()))
+    inlier = weights(model.square, target.k, one) * (target.A != 0).any(1).any(1)
+    parts = (state.q.T, state.R.permute(2, 0, 1), state.T.T, cost(model, target.k, one))
     parts = (*parts, covariance, X_cam, keypoint_covariance, inlier.T, all_costs)
     return Estimate(*(v.to(all_costs.dtype).contiguous() for v in parts))
-
-
-def keypoint_jacobian(chain: KeypointChain, state: State) -> Tensor:
-    """d X_cam / d (q, w, t): (M, N, 3, D + 6)."""
-    X, J = chain.points_and_jacobian(state.q)
-    x, y, z = X.unbind(1)
-    zero = torch.zeros_like(x)
-    turn = torch.stack([zero, z, -y, -z, zero, x, y, -x, zero], 1).unflatten(1, (3, 3))  # -[X]x
-    shift = torch.eye(3, dtype=X.dtype, device=X.device)[None, :, :, None].expand_as(turn)
-    body = torch.cat([J.transpose(1, 2), turn, shift], 2)  # (N, 3, D + 6, M) in the base frame
-    return state.R.permute(2, 0, 1)[:, None] @ body.permute(3, 0, 1, 2)
 
 
 def _width(target: Target, options: RefineOptions, iteration: int) -> Tensor:
@@ -223,10 +228,6 @@ def _move(state: State, step: Tensor, lower: Tensor, upper: Tensor) -> State:
     D = len(state.q)
     q = torch.minimum(torch.maximum(state.q + step[:D], lower), upper)
     return State(q, matmul(state.R, rotation_from_vector(step[D : D + 3])), state.T + matmul(state.R, step[D + 3 :]))
-
-
-def _double(state: State) -> State:
-    return State(state.q.double(), state.R.double(), state.T.double())
 
 
 def _check(chain: KeypointChain, observation: Observation, starts: Starts) -> None:
