@@ -49,14 +49,25 @@ class RobotView:
     def _scene(self) -> RayScene:
         return RayScene([TriMesh(m.vertices_m, m.faces) for m in self._meshes])
 
+    @cached_property
+    def _last(self) -> dict[str, bytes]:
+        return {}
+
+    def _posed(self, T_cam_link: Array) -> RayScene:
+        """The scene with its links there; posing costs more than casting, so the last pose is kept."""
+        key = np.ascontiguousarray(T_cam_link).tobytes()
+        if self._last.get("pose") != key:
+            self._scene.pose(T_cam_link[self._links])
+            self._last["pose"] = key
+        return self._scene
+
     def poses(self, q: Array, T_cam_base: Array) -> Array:
         """T_cam_link (L,4,4)."""
         return np.asarray(T_cam_base, float) @ forward_kinematics(self.model, np.asarray(q, float)[None])[0]
 
     def view(self, K: Array, size: tuple[int, int], T_cam_link: Array) -> View:
         """What a camera with images of `size` (width, height) sees when nothing but the robot is there."""
-        self._scene.pose(T_cam_link[self._links])
-        seen = render_labels(self._scene, K, np.eye(4), *size)
+        seen = render_labels(self._posed(T_cam_link), K, np.eye(4), *size)
         link = np.where(seen.mesh_index >= 0, self._links[np.maximum(seen.mesh_index, 0)] + 1, 0)
         return View(link.astype(np.uint8), seen.depth_z_m)
 
@@ -71,7 +82,6 @@ class RobotView:
         A point counts as seen through the links that carry it and their neighbours, see `raycast.views.point_visible`. With `seen`
         (H,W) bool, the robot as the image shows it, and `K`, a point where the image shows something else is hidden.
         """
-        self._scene.pose(T_cam_link[self._links])
         where = points.positions(T_cam_link)
         ring = np.arange(12) * (np.pi / 6)
         radius = np.where(np.arange(12) % 2, 1.0, 0.5) * NEIGHBOURHOOD_M
@@ -79,7 +89,7 @@ class RobotView:
         probes = (where[:, None] + np.pad(disc, ((0, 0), (0, 1)))).reshape(-1, 3)
         through = np.repeat(self._carriers(points)[:, self._links], len(disc), axis=0)
         nobody = np.full(len(probes), -1)
-        free = point_visible(self._scene, probes, nobody, np.eye(4), see_through=through, slack_m=SLACK_M, embedded_m=EMBEDDED_M)
+        free = point_visible(self._posed(T_cam_link), probes, nobody, np.eye(4), see_through=through, slack_m=SLACK_M, embedded_m=EMBEDDED_M)
         share = free.reshape(-1, len(disc)).mean(1)
         if seen is not None and K is not None:
             share = share * _shown(seen, camera.project(K, where))
