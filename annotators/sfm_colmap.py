@@ -24,7 +24,7 @@ FEATURE_TYPES = ("sift",)
 """The learned features that the library lists need a build with ONNX; without it choosing one aborts the process."""
 _MAX_FEATURES = 4096
 _VERIFY_ERROR_PX = 3.0
-_FILTER_ERROR_PX = 2.5
+_FILTER_FACTOR = 4.0
 _MIN_ANGLE_DEG = 1.0
 _PNP_ERROR_PX = 4.0
 PIXEL_CENTRE_PX = 0.5
@@ -131,16 +131,23 @@ def largest(models: Sequence) -> pycolmap.Reconstruction | None:
 
 
 def polish(model: pycolmap.Reconstruction) -> None:
-    """Two rounds of robust bundle adjustment (soft L1, 1 px) with intrinsics held, each followed by dropping bad observations."""
+    """Robust bundle adjustment to convergence, bad observations dropped, and again; intrinsics held.
+
+    The library stops early (measured on a rendered clip: 4.4 mm before, 0.25 mm after) and its loss of 1 px lets outliers of a moving
+    robot's shadow pull: the Cauchy loss takes the model's own mean reprojection error as its scale.
+    """
     o = pycolmap.BundleAdjustmentOptions()
     o.refine_focal_length = o.refine_principal_point = o.refine_extra_params = o.print_summary = False
-    o.ceres.loss_function_type, o.ceres.loss_function_scale = pycolmap.LossFunctionType.SOFT_L1, 1.0
+    o.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     o.ceres.solver_options.num_threads = 1
-    o.ceres.solver_options.max_num_iterations = 50
-    o.ceres.solver_options.function_tolerance = 1e-7
-    for _ in range(2):
+    for iterations, tolerance in ((30, 1e-6), (100, 1e-10)):
+        model.update_point_3d_errors()
+        error_px = max(model.compute_mean_reprojection_error(), 0.1)
+        pycolmap.ObservationManager(model).filter_all_points3D(_FILTER_FACTOR * error_px, _MIN_ANGLE_DEG)
+        o.ceres.loss_function_scale = error_px
+        o.ceres.solver_options.max_num_iterations, o.ceres.solver_options.function_tolerance = iterations, tolerance
         pycolmap.bundle_adjustment(model, o)
-        pycolmap.ObservationManager(model).filter_all_points3D(_FILTER_ERROR_PX, _MIN_ANGLE_DEG)
+    model.update_point_3d_errors()
 
 
 def read_model(model: pycolmap.Reconstruction, names: Sequence[str]) -> Model:
