@@ -18,10 +18,11 @@ from training.errors import TrainingError
 from training.finder import Finder, Found, photo_tensor
 from training.kinematics import KeypointChain
 from training.lifter import Lifter
-from training.proposals import lifted_starts, searched_starts
+from training.proposals import lifted_starts
 from training.refine import Estimate as Refined
 from training.refine import Observation, RefineOptions, Starts, TemporalPrior, refine
 from training.scene_statistics import JointPrior
+from training.starts import make_pool, pool_starts
 
 Array = NDArray[np.float64]
 FOUND, NO_ROBOT, TOO_FEW = "found", "no robot in view", "too few keypoints"
@@ -70,6 +71,10 @@ class EstimatorOptions:
     least_confidence: float = 0.1
     least_robot: float = 0.5
     starts: int = 10
+    rounds: int = 3
+    """Searches at most, while the points do not fit."""
+    pool: int = 4096
+    """Random configurations to search for starts among, where there is no lifter."""
     solver: RefineOptions = field(default_factory=lambda: RefineOptions(outlier_share=0.08, outlier_px=30.0))
     tracking: RefineOptions = field(
         default_factory=lambda: RefineOptions(iterations=8, anneal_iterations=2, first_scale_px=6.0, outlier_share=0.08, outlier_px=30.0)
@@ -92,6 +97,7 @@ class RobotPoseEstimator:
         self.finder, self.chain, self.lifter = finder, chain, lifter
         self.prior = prior or limits_prior(chain)
         self.options = options or EstimatorOptions()
+        self.pool = make_pool(chain, self.prior, self.options.pool, torch.Generator().manual_seed(self.options.seed))
 
     @classmethod
     def load(
@@ -143,7 +149,7 @@ class RobotPoseEstimator:
                 return self._estimate(found, result, camera, "last frame", spent)
         starts, mode = self._starts(observation)
         lifted = time.perf_counter()
-        result = refine(self.chain, observation, starts, self.prior, self.options.solver)
+        result = self._refined(observation, starts, used)
         spent = {"detect": detected - began, "lift": lifted - detected, "refine": time.perf_counter() - lifted}
         return self._estimate(found, result, camera, mode, spent)
 
@@ -151,7 +157,19 @@ class RobotPoseEstimator:
         generator = torch.Generator().manual_seed(self.options.seed)
         if self.lifter is not None:
             return lifted_starts(self.lifter, observation, self.options.starts, generator), "lifter"
-        return searched_starts(self.chain, observation, self.prior, self.options.starts, generator), "search"
+        return pool_starts(self.pool, observation, self.options.starts, generator), "search"
+
+    def _refined(self, observation: Observation, starts: Starts, used: np.ndarray) -> Refined:
+        """The lowest end of the starts; while most points do not fit, of twice as many others, found by searching."""
+        best = refine(self.chain, observation, starts, self.prior, self.options.solver)
+        for again in range(1, self.options.rounds):
+            if self._agrees(best, used):
+                break
+            generator = torch.Generator().manual_seed(self.options.seed + again)
+            more = pool_starts(self.pool, observation, self.options.starts << again, generator)
+            other = refine(self.chain, observation, more, self.prior, self.options.solver)
+            best = other if float(other.cost[0]) < float(best.cost[0]) else best
+        return best
 
     def _follow(self, observation: Observation, last: Estimate) -> Refined:
         q, T = torch.from_numpy(last.joints_rad)[None], torch.from_numpy(last.T_cam_base)[None]
@@ -164,7 +182,7 @@ class RobotPoseEstimator:
 
     def _agrees(self, result: Refined, used: np.ndarray) -> bool:
         """Whether most of the points that were used fit the state that was followed to."""
-        return float((result.inlier[0].numpy()[used] > 0.5).mean()) > 0.6
+        return float((result.inlier[0].numpy()[used] > 0.5).mean()) > 0.7
 
     def _estimate(self, found: Found, result: Refined, K: Array, mode: str, seconds: dict[str, float]) -> Estimate:
         T = np.eye(4)
