@@ -1,0 +1,1 @@
+"""One module per paper: what its network, data and loss are. The loop is `training.loop`."""
