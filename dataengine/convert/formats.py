@@ -61,6 +61,7 @@ FORMATS: dict[str, Format] = {
     "hdf5": _format("BlenderProc's HDF5 containers; keeps everything", "hdf5:export_hdf5", "hdf5:import_hdf5"),
     "folders": _format("plain folders of PNG, EXR and JSON; keeps everything", "folders:export_folders", "folders:import_folders"),
     "capture": _format("what a person with a camera would have recorded, with the truth beside it", "captures:export_captures", "", "rgb"),
+    "colmap": _format("COLMAP text models: cameras, poses, images; the keypoints as points", "colmap:export_colmap", "", "rgb"),
     "nocs": _format("NOCS: REAL275 and CAMERA25", "nocs:export_nocs", "nocs_import:import_nocs", "rgb", "depth_z", "mask_object", "nocs"),
     "sope": _format("Omni6DPose: SOPE and ROPE", "sope:export_sope", "sope:import_sope", "rgb", "depth_z", "mask_object", "nocs"),
 }  # fmt: skip
