@@ -127,7 +127,7 @@ def _keep_or_clear(folder: Path, request: dict[str, Any]) -> None:
     known = json.loads(path.read_text()).get("key") if path.is_file() else None
     if known != request["key"]:
         path.unlink(missing_ok=True)  # first, so that a kill in between leaves no key for half-cleared stages
-        for old in [*folder.glob("database.db*"), *folder.glob("track_*.npz"), folder / "registered"]:
+        for old in [*folder.glob("database.db*"), *folder.glob("track_*.npz"), folder / "registered", folder / "cost.json"]:
             old.unlink(missing_ok=True)
         shutil.rmtree(folder / "models", ignore_errors=True)
     part = path.with_suffix(".part")

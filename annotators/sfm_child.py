@@ -2,7 +2,8 @@
 
 Stages leave their result in the folder (database, models, track) and are skipped when they are there. Every stage gives the same result
 whether it ran through or was killed and started again: pictures are registered in order before anything else, all random numbers are
-seeded per call, everything runs on one thread. Progress goes to standard output, one JSON object a line.
+seeded per call, everything runs on one thread. Progress goes to standard output, one JSON object a line; CPU seconds per stage, over
+all runs, to `cost.json`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,9 +57,17 @@ def main() -> int:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     sfm_colmap.quiet()
 
+    cost, spent = folder / "cost.json", [0.0]
+
     def report(stage: str, share: float) -> None:
         sys.stdout.write(json.dumps({"stage": stage, "share": share}) + "\n")
         sys.stdout.flush()
+        so_far = json.loads(cost.read_text()) if cost.is_file() else {}
+        so_far[stage] = so_far.get(stage, 0.0) + time.process_time() - spent[0]
+        spent[0] = time.process_time()
+        part = cost.with_suffix(".part")
+        part.write_text(json.dumps(so_far))
+        part.replace(cost)
 
     solve(Job(folder, report))
     return 0
@@ -163,6 +173,7 @@ def run_mapper(job: Job, name: str) -> Model | None:
             sfm_colmap.polish(best)
             (part / "best").mkdir()
             best.write(part / "best")
+        job.report(f"mapping ({name})", 1.0)
         shutil.rmtree(part / "runs")
         part.replace(done)
     return sfm_colmap.read_model(pycolmap.Reconstruction(done / "best"), job.names) if (done / "best").is_dir() else None
@@ -199,12 +210,15 @@ def pose_rest_and_save(job: Job, features: Features, name: str, model: Model, cr
     predicted, _, _ = sfm_covariance.jacobians(np.eye(3), model.T_world_cam[model.obs_pose], model.points[model.obs_point])
     residual = np.asarray(features.camera.img_from_cam(np.concatenate([predicted, np.ones((len(uv), 1))], -1)), float) - uv
     sigma = sfm_covariance.residual_sigma_px(residual, 6 * len(model.views) + 3 * len(model.points))
+    sigma *= np.sqrt(sfm_covariance.correlation_in_tracks(residual, model.obs_point, model.obs_pose))
+    sigma *= np.sqrt(sfm_covariance.correlation_in_pictures(residual, model.obs_pose, uv, 0.08 * float(uv[:, 0].max())))
     total, structure = sfm_covariance.bundle_covariance(
         job.K, model.T_world_cam, model.points, model.obs_point, model.obs_pose, sigma
     )
     rows = [(int(v), model.T_world_cam[k], total[k]) for k, v in enumerate(model.views)]
     observed = [np.column_stack([model.obs_point, model.views[model.obs_pose]])]
     pixels = [uv]
+    job.report("covariance", 1.0)
     for view, T, covariance, own, points in rest_poses(job, features, model, structure, sigma):
         rows.append((view, T, covariance))
         observed.append(np.column_stack([points, np.full(len(points), view)]))

@@ -83,6 +83,40 @@ def residual_sigma_px(residuals_px: Array, parameters: int) -> float:
     return max(robust, float(np.sqrt(np.mean(residuals_px**2)))) / np.sqrt(spare)
 
 
+def correlation_in_tracks(residuals_px: Array, obs_point: NDArray[np.int64], obs_pose: NDArray[np.int64], lags: int = 6) -> float:
+    """Factor (≥ 1) by which errors that last from picture to picture of one track raise variances: 1 + 2 Σ of their autocorrelation.
+
+    Residuals of a fitted point sum to zero, so independent errors would show −1 / (n − 1) for a track of n: that is taken out.
+    """
+    order = np.lexsort((obs_pose, obs_point))
+    r, point = residuals_px[order], obs_point[order]
+    length = np.bincount(point)[point]
+    total = 0.0
+    for lag in range(1, lags + 1):
+        same = point[lag:] == point[:-lag]
+        if same.sum() < 100:
+            break
+        found = float((r[lag:] * r[:-lag]).sum(1)[same].mean()) / (2.0 * float(np.mean(r**2)))
+        total += max(0.0, found + float(np.mean(1.0 / (length[lag:][same] - 1))))
+    return 1.0 + 2.0 * total
+
+
+def correlation_in_pictures(residuals_px: Array, obs_pose: NDArray[np.int64], obs_uv_px: Array, reach_px: float) -> float:
+    """Factor (≥ 1) by which errors that neighbours within `reach_px` share (lens distortion, rolling shutter) raise variances."""
+    from scipy.spatial import cKDTree
+
+    poses = np.unique(obs_pose)
+    shared = own = 0.0
+    for pose in poses[np.linspace(0, len(poses) - 1, min(12, len(poses))).astype(int)]:
+        here = np.flatnonzero(obs_pose == pose)
+        pairs = cKDTree(obs_uv_px[here]).query_pairs(reach_px, output_type="ndarray")
+        apart = np.linalg.norm(obs_uv_px[here][pairs[:, 0]] - obs_uv_px[here][pairs[:, 1]], axis=1) > 0.5  # one place, two orientations
+        i, j = here[pairs[apart]].T
+        shared += 2.0 * float((residuals_px[i] * residuals_px[j]).sum())
+        own += float((residuals_px[here] ** 2).sum())
+    return max(1.0, 1.0 + shared / max(own, 1e-30))
+
+
 def normalise_scale(T_world_cam: Array, points: Array, obs_point: NDArray[np.int64], obs_frame: NDArray[np.int64]) -> tuple[Array, float]:
     """Poses in units of the median depth of the observations, and that depth."""
     away = points[obs_point] - T_world_cam[obs_frame, :3, 3]

@@ -242,3 +242,26 @@ def test_samples_stay_in_the_segment(first, length, samples):
     assert found[0] == first
     assert found[-1] < first + length
     assert len(found) <= samples
+
+
+def test_lasting_errors_in_tracks_raise_the_variance_and_white_ones_do_not():
+    rng = np.random.default_rng(0)
+    point, pose = (a.ravel() for a in np.meshgrid(np.arange(1500), np.arange(12), indexing="ij"))
+
+    def fitted(noise: np.ndarray) -> np.ndarray:
+        return (noise - noise.mean(1, keepdims=True)).reshape(-1, 2)
+
+    white = rng.normal(size=(1500, 12, 2))
+    lasting = (white + np.roll(white, 1, axis=1) + np.roll(white, 2, axis=1)) / np.sqrt(3)
+    assert sfm_covariance.correlation_in_tracks(fitted(white), point, pose) == pytest.approx(1.0, abs=0.1)
+    assert sfm_covariance.correlation_in_tracks(fitted(lasting), point, pose) == pytest.approx(3.0, abs=0.4)
+
+
+def test_errors_shared_by_neighbours_raise_the_variance():
+    rng = np.random.default_rng(0)
+    uv, pose = rng.uniform(0, 400, (600, 2)), np.repeat(np.arange(2), 300)
+    white = rng.normal(size=(600, 2))
+    assert sfm_covariance.correlation_in_pictures(white, pose, uv, 20.0) == pytest.approx(1.0, abs=0.3)
+    bent = np.stack([np.sin(uv[:, 0] / 60), np.cos(uv[:, 1] / 60)], -1)
+    neighbours = 300 * np.pi * 20.0**2 / 400**2
+    assert sfm_covariance.correlation_in_pictures(bent, pose, uv, 20.0) == pytest.approx(1.0 + neighbours, rel=0.3)
