@@ -1,8 +1,7 @@
 """COLMAP's text models: cameras.txt, images.txt, points3D.txt, one folder per video with its images.
 
 https://colmap.github.io/format.html: poses map world to camera, quaternion w x y z first; the first pixel's centre is (0.5, 0.5).
-The robot's keypoints are the 3-D points: seen in every frame in which they are visible, in the robot's base frame where the robot
-moves but does not in that frame, so a video whose joints move has none.
+The robot's keypoints that stand still in the world are the 3-D points, with an observation in every frame in which they are visible.
 """
 
 from collections.abc import Iterable
