@@ -31,6 +31,8 @@ from .types import CameraTrack, Capture
 __all__ = ["SfmError", "solve_cameras"]
 
 MAPPERS = ("auto", "incremental", "global")
+FEATURE_TYPES = ("sift",)
+"""The learned features that the library lists need a build with ONNX; without it choosing one aborts the process."""
 _LAYOUT = 1  # raise it when a stage's files change meaning
 _LOCK_WAIT_S = 20.0
 Progress = Callable[[str, float], None]
@@ -52,7 +54,10 @@ def solve_cameras(
     picture and one pose, and what moves in it is left out. `masks(i)` (H, W), true = leave out (robot, people). `mapper`: "incremental"
     (robust), "global" (fast), "auto" (runs both, keeps the one that poses more keyframes, reports their disagreement; costs the sum).
     World frame: the first posed camera; unit: the median depth of the sparse points. A static segment's observations are listed under
-    its first frame; `obs_uv_px` are pixels of the given images (with lens distortion, if any). Covariances hold the mean of all cameras.
+    its first frame; `cross_check` also holds `noise_px` (of one image coordinate) and `shared_errors`, the factor by which errors that
+    last in tracks or are common to neighbours raise variances (1 = independent; above 5 lens distortion or rolling shutter is left
+    unmodelled).
+    `obs_uv_px` are pixels of the given images (with lens distortion, if any). Covariances hold the mean of all cameras.
     A camera that never moves (one static segment over everything) gets the identity everywhere, no points, mapper "static".
 
     A capture that cannot be solved is no error: `refusal` says what was measured, the limit and what to do.
@@ -61,13 +66,30 @@ def solve_cameras(
     tell = progress or (lambda stage, share: None)
     if mapper not in MAPPERS:
         raise SfmError(f"unknown mapper '{mapper}'; available: {', '.join(MAPPERS)}")
-    if features not in ("sift",):
-        raise SfmError(f"feature type '{features}' is not available on CPU (the library would abort); available: sift")
+    if features not in FEATURE_TYPES:
+        available = ", ".join(FEATURE_TYPES)
+        raise SfmError(f"feature type '{features}' is not available on CPU (the library would abort); available: {available}")
     views = view_ranges(len(capture.frames), static)
     if len(views) == 1 and len(capture.frames) > 1:
         return _never_moved(capture, static)
     if len(views) < 3:
         return refused(capture, static, f"too few frames: {len(views)} different views, at least 3 needed; record a longer video")
+    try:
+        return _solve(capture, folder, views, static, masks, mapper, seed, tell)
+    except OSError as error:
+        raise SfmError(f"camera solving cannot use {folder}: {error}; make room or give another folder, finished stages stay") from error
+
+
+def _solve(
+    capture: Capture,
+    folder: Path,
+    views: list[tuple[int, int]],
+    static: Sequence[tuple[int, int]],
+    masks: MaskOf | None,
+    mapper: str,
+    seed: int,
+    tell: Progress,
+) -> CameraTrack:
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder) as lock:
         keyframes, digest = write_views(capture, views, folder, masks, lambda share: tell("pictures", share))
@@ -105,9 +127,7 @@ def _never_moved(capture: Capture, static: Sequence[tuple[int, int]]) -> CameraT
     return CameraTrack(poses, none, all_frames, tuple(static), np.empty((0, 3)), nothing, nothing, np.empty((0, 2)), 0.0, "static")
 
 
-def _request(
-    capture: Capture, views: list[tuple[int, int]], keyframes: list[int], digest: str, mapper: str, seed: int
-) -> dict[str, Any]:
+def _request(capture: Capture, views: list[tuple[int, int]], keyframes: list[int], digest: str, mapper: str, seed: int) -> dict[str, Any]:
     base = {
         "layout": _LAYOUT,
         "names": [view_name(v) for v in views],

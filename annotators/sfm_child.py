@@ -210,11 +210,11 @@ def pose_rest_and_save(job: Job, features: Features, name: str, model: Model, cr
     predicted, _, _ = sfm_covariance.jacobians(np.eye(3), model.T_world_cam[model.obs_pose], model.points[model.obs_point])
     residual = np.asarray(features.camera.img_from_cam(np.concatenate([predicted, np.ones((len(uv), 1))], -1)), float) - uv
     sigma = sfm_covariance.residual_sigma_px(residual, 6 * len(model.views) + 3 * len(model.points))
-    sigma *= np.sqrt(sfm_covariance.correlation_in_tracks(residual, model.obs_point, model.obs_pose))
-    sigma *= np.sqrt(sfm_covariance.correlation_in_pictures(residual, model.obs_pose, uv, 0.08 * float(uv[:, 0].max())))
-    total, structure = sfm_covariance.bundle_covariance(
-        job.K, model.T_world_cam, model.points, model.obs_point, model.obs_pose, sigma
-    )
+    lasting = sfm_covariance.correlation_in_tracks(residual, model.obs_point, model.obs_pose)
+    shared = sfm_covariance.correlation_in_pictures(residual, model.obs_pose, uv, 0.08 * float(uv[:, 0].max()))
+    cross = {**cross, "noise_px": float(sigma), "shared_errors": lasting * shared}
+    sigma *= np.sqrt(lasting * shared)
+    total, structure = sfm_covariance.bundle_covariance(job.K, model.T_world_cam, model.points, model.obs_point, model.obs_pose, sigma)
     rows = [(int(v), model.T_world_cam[k], total[k]) for k, v in enumerate(model.views)]
     observed = [np.column_stack([model.obs_point, model.views[model.obs_pose]])]
     pixels = [uv]
@@ -250,9 +250,7 @@ def rest_poses(job: Job, features: Features, model: Model, structure: NDArray[np
     extract(job, [v for v in rest if v not in set(job.keyframes)], "features of the rest")
     near = {v: sfm_pairs.nearest_keyframes(v, posed, _PNP_KEYFRAMES) for v in rest}
     match(job, [(v, k) for v in rest for k in near[v]], "matches of the rest")
-    point_at = {
-        (int(model.views[p]), int(k)): int(x) for p, k, x in zip(model.obs_pose, model.obs_keypoint, model.obs_point, strict=True)
-    }
+    point_at = {(int(model.views[p]), int(k)): int(x) for p, k, x in zip(model.obs_pose, model.obs_keypoint, model.obs_point, strict=True)}
     for number, view in enumerate(rest):
         found = sfm_colmap.absolute_pose(features, view, near[view], point_at, model.points, job.seed)
         job.report("poses of the rest", (number + 1) / len(rest))

@@ -17,11 +17,7 @@ from numpy.typing import NDArray
 from dataengine.geometry import se3
 from dataengine.geometry.camera import intrinsics_to_colmap
 
-from .sfm_views import SfmError
-
 Array = NDArray[np.float64]
-FEATURE_TYPES = ("sift",)
-"""The learned features that the library lists need a build with ONNX; without it choosing one aborts the process."""
 _MAX_FEATURES = 4096
 _VERIFY_ERROR_PX = 3.0
 _FILTER_FACTOR = 4.0
@@ -46,12 +42,6 @@ def quiet() -> None:
     """Errors only, on standard error."""
     pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR)
     pycolmap.logging.logtostderr = True
-
-
-def check_feature_type(name: str) -> None:
-    """Raises `SfmError` unless features of that type run on this build."""
-    if name not in FEATURE_TYPES:
-        raise SfmError(f"feature type '{name}' is not available on CPU (it would abort); available: {', '.join(FEATURE_TYPES)}")
 
 
 def camera_parameters(K: Array, distortion: Array | None) -> tuple[str, str]:

@@ -100,9 +100,7 @@ def propagated(T_world_cam: Array, planes: list[tuple[Array, Array]]) -> tuple[l
     normal = normals.mean(0) / np.linalg.norm(normals.mean(0))
     point = normal * float(np.median(middles @ normal))
     inverse = se3.inverse(T)
-    rows = [
-        against(se3.transform(inverse[k], point[None])[0], inverse[k, :3, :3] @ normal, *planes[i]) for k, i in enumerate(posed)
-    ]
+    rows = [against(se3.transform(inverse[k], point[None])[0], inverse[k, :3, :3] @ normal, *planes[i]) for k, i in enumerate(posed)]
     return rows, normal
 
 

@@ -170,6 +170,12 @@ def test_wrong_arguments_say_what_is_allowed(corner, tmp_path, arguments, says):
         solve_cameras(scene.capture(corner[1]), tmp_path, **arguments)
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(corner, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SfmError, match="cannot use .*file"):
+        solve_cameras(scene.capture(corner[1]), tmp_path / "file")
+
+
 def test_a_folder_in_use_is_refused(corner, tmp_path, monkeypatch):
     monkeypatch.setattr(sfm, "_LOCK_WAIT_S", 0.0)
     with (tmp_path / "lock").open("w") as lock:
