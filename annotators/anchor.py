@@ -17,7 +17,7 @@ import numpy as np
 
 from annotators import anchor_icp, anchor_scale, anchor_start, audit
 from annotators.anchor_optimise import click_chi2, click_inliers, minimise, reweigh, solve_clicks
-from annotators.anchor_posterior import FullTrack, covariance, full_track, output_keypoints, segments
+from annotators.anchor_posterior import FullTrack, covariance, full_track, interpolate, output_keypoints, segments
 from annotators.anchor_state import AnchorOptions, JointMode, Problem, Slots, State, joints_at, make_layout
 from annotators.anchor_surface import RobotShape, SlotImages, associate, clean_mask, robot_shape, signed_distance
 from annotators.anchor_terms import Measurements, kinematics, residuals
@@ -29,6 +29,9 @@ from dataengine.robot.keypoints import KeypointSet
 from dataengine.robot.model import RobotModel
 
 MIN_CLICKS = 6
+GOOD_CHI2 = 2.6
+"""Mean squared residual of clicks in prior variances (2 expected) below which no further start is tried."""
+LEAP_RAD = 1.0
 GATES = ((0.08, 40.0), (0.04, 20.0), (0.025, 10.0), (0.02, 8.0))
 """How far, in metres and pixels, a surface or outline may be from where it is believed to be, pass by pass."""
 
@@ -116,7 +119,7 @@ def solve_inputs(inputs: Inputs) -> tuple[Solved, tuple[Flag, ...]]:
     flags: list[Flag] = []
     best: Solved | None = None
     for mode in modes:
-        candidate = solve_mode(inputs, mode)
+        candidate = solve_mode(inputs, mode, mode != modes[-1])
         if candidate is None:
             continue
         if best is None or audit.fits_better(candidate, best):
@@ -127,12 +130,14 @@ def solve_inputs(inputs: Inputs) -> tuple[Solved, tuple[Flag, ...]]:
         raise DataEngineError(
             f"{inputs.capture.name}: no pose of the robot agrees with the clicks; check the landmarks' names, or click one frame fully"
         )
+    if len(best.clicks.slot) and not best.surfaces:
+        best = with_surfaces(inputs, best.problem, best.state, best.clicks)
     flags += audit.joint_flags(inputs, modes[0], best)
     return best, tuple(flags)
 
 
-def solve_mode(inputs: Inputs, mode: JointMode) -> Solved | None:
-    """Solve with the joints known in one way; None where no start agrees with the data."""
+def solve_mode(inputs: Inputs, mode: JointMode, others_follow: bool = False) -> Solved | None:
+    """Solve with the joints known in one way; None where no start agrees with the data. A misfit is not refined if `others_follow`."""
     slots = choose_slots(inputs)
     problem = make_problem(inputs, slots, mode)
     clicks = click_measurements(inputs, slots)
@@ -140,12 +145,41 @@ def solve_mode(inputs: Inputs, mode: JointMode) -> Solved | None:
     best: tuple[float, State, Measurements] | None = None
     for start in starts:
         state, weighed = solve_clicks(problem, start, clicks, [], 30.0) if len(clicks.slot) else (start, clicks)
+        if mode == "per_frame" and len(clicks.slot):
+            state, weighed = _rescue(inputs, problem, state, weighed)
         cost = float(np.sum(np.minimum(click_chi2(problem, state, clicks), 20.0))) if len(clicks.slot) else 0.0
         if best is None or cost < best[0]:
             best = (cost, state, weighed)
+        if cost <= GOOD_CHI2 * max(len(clicks.slot), 1):
+            break
     if best is None:
         return None
+    draft = Solved(problem, best[1], best[2], (), np.zeros((0, 0)))
+    if others_follow and not audit.fits(draft):
+        return replace(draft, covariance=covariance(problem, best[1], [best[2]]))  # another mode is tried: no surfaces yet
     return with_surfaces(inputs, problem, best[1], best[2])
+
+
+def _rescue(inputs: Inputs, problem: Problem, state: State, clicks: Measurements) -> tuple[State, Measurements]:
+    """Slots most of whose clicks disagree, or that leap from all their neighbours, have fallen into a twin configuration (an arm's shoulder
+    can be turned by half a turn with hardly a landmark moving): search them again from their neighbours."""
+    F = len(problem.slots.frame)
+    count = np.bincount(clicks.slot, minlength=F)
+    good = np.bincount(clicks.slot, clicks.weight > 0, minlength=F) >= 0.6 * np.maximum(count, 1)
+    order = np.argsort(problem.slots.times_s)
+    near = np.stack([np.median(state.joints[order[max(0, k - 2) : k + 3]], axis=0) for k in range(F)])
+    good[order] &= np.abs(state.joints[order] - near).max(axis=1) < LEAP_RAD
+    if good.all() or not good.any():
+        return state, clicks
+    order = np.flatnonzero(good)
+    times = problem.slots.times_s
+    joints = state.joints.copy()
+    joints[~good] = interpolate(times[order], state.joints[order], times[~good])
+    rng = np.random.default_rng(inputs.options.seed)
+    guess = replace(state, joints=joints)
+    rows = table(inputs, problem.slots)
+    guess = anchor_start.follow(problem, inputs.landmarks, rows, state.K, guess, rng, np.flatnonzero(~good))
+    return solve_clicks(problem, guess, clicks, [], 15.0)
 
 
 def choose_slots(inputs: Inputs) -> Slots:

@@ -16,8 +16,8 @@ from annotators.anchor_state import Problem, State, retract
 from annotators.anchor_terms import Measurements, kinematics, normal_equations, residuals, total_cost
 
 Array = np.ndarray
-INLIER_CHI2 = 13.8
-"""99.9 % of honest two-dimensional residuals are below this."""
+INLIER_CHI2 = 18.4
+"""99.99 % of honest two-dimensional residuals are below this; only one honest capture in a hundred loses a click."""
 TUKEY = 4.685
 CLUSTER = 4096
 
@@ -80,9 +80,13 @@ def click_chi2(problem: Problem, state: State, clicks: Measurements) -> Array:
 def click_inliers(problem: Problem, state: State, clicks: Measurements) -> Array:
     """Clicks that agree with the state, (n,) bool, given the scatter that the clicks themselves show."""
     chi2 = click_chi2(problem, state, clicks)
+    return chi2 < INLIER_CHI2 * click_scatter(chi2)
+
+
+def click_scatter(chi2: Array) -> float:
+    """Variance of the clicks in units of the prior, from their median, within 1 … 9."""
     # The median of a χ² with two degrees of freedom is 1.386; a hasty annotator scatters more than the prior says, up to three times.
-    scatter = np.clip(np.median(chi2) / 1.386, 1.0, 9.0) if len(chi2) >= 8 else 1.0
-    return chi2 < INLIER_CHI2 * scatter
+    return float(np.clip(np.median(chi2) / 1.386, 1.0, 9.0)) if len(chi2) >= 8 else 1.0
 
 
 def _geman_mcclure(problem: Problem, state: State, clicks: Measurements, width: float) -> Array:

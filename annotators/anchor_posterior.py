@@ -91,9 +91,28 @@ def spread_problem(problem: Problem, state: State, track: CameraTrack, times_s: 
     joints = state.joints
     if problem.layout.mode == "per_frame":
         order = np.argsort(problem.slots.times_s)
-        known = problem.slots.times_s[order]
-        joints = np.stack([np.interp(times_s, known, column) for column in state.joints[order].T], axis=-1)
+        joints = interpolate(problem.slots.times_s[order], state.joints[order], times_s)
     return replace(problem, slots=slots), replace(state, joints=joints, T_sfm_cam=T)
+
+
+def interpolate(known_s: Array, values: Array, times_s: Array) -> Array:
+    """Smooth curve (cubic, without overshoot) through values (F, D) at increasing times, held beyond the ends: (N, D)."""
+    from scipy.interpolate import PchipInterpolator
+
+    if len(known_s) < 2:
+        return np.tile(values[0], (len(times_s), 1))
+    return PchipInterpolator(known_s, values)(np.clip(times_s, known_s[0], known_s[-1]))
+
+
+def interpolation_sigma(known_s: Array, values: Array) -> Array:
+    """How far a joint strays from the curve midway between two slots, (D,): each slot is predicted from the others, over twice the gap;
+    over the gap itself the error of a smooth curve is at most a quarter."""
+    if len(known_s) < 4:
+        return np.full(values.shape[1], 0.05)
+    inner = range(1, len(known_s) - 1)
+    keep = [np.arange(len(known_s)) != k for k in inner]
+    missed = [values[k] - interpolate(known_s[m], values[m], known_s[[k]])[0] for k, m in zip(inner, keep, strict=True)]
+    return np.maximum(np.sqrt(np.mean(np.square(missed), axis=0)) / 4, 2e-4)
 
 
 def segments(frames: int, base_starts: tuple[int, ...]) -> Array:
@@ -119,14 +138,14 @@ def _local_covariances(problem: Problem, state: State, cov: Array, everywhere: P
             columns[13 + D :] = P
         out[frame] = padded[np.ix_(columns, columns)]
         if slot is None and problem.layout.mode == "per_frame":
-            out[frame] = _between_slots(problem, padded, columns, everywhere.slots.times_s[frame])
+            out[frame] = _between_slots(problem, state, padded, columns, everywhere.slots.times_s[frame])
         if (slot is None or problem.layout.cameras[0, 0] < 0) and moving:
             out[frame, 13 + D :, 13 + D :] += prior[frame]
     return out
 
 
-def _between_slots(problem: Problem, padded: Array, columns: Array, time_s: float) -> Array:
-    """Joints interpolated between the slots before and after, plus the variance of a random walk tied down at both (Brownian bridge)."""
+def _between_slots(problem: Problem, state: State, padded: Array, columns: Array, time_s: float) -> Array:
+    """Joints interpolated between the slots before and after, plus what the curve may miss in between."""
     D, P = problem.model.dof, problem.layout.size
     times = problem.slots.times_s
     before = np.flatnonzero(times <= time_s)
@@ -143,7 +162,9 @@ def _between_slots(problem: Problem, padded: Array, columns: Array, time_s: floa
     M[np.arange(7, 7 + D), problem.layout.joints[right]] += share
     M[:, P] = 0
     out = M @ padded @ M.T
-    beyond = abs(float(time_s - times[left])) if right == left else gap * share * (1 - share)
-    speed = problem.options.joint_speed_sigma_rad_s
-    out[joints, joints] += np.eye(D) * (0.1 * speed**2 * beyond * max(gap, 0.03))
+    order = np.argsort(times)
+    sigma = interpolation_sigma(times[order], state.joints[order])
+    away = abs(float(time_s - times[left])) if right == left else 0.0
+    bulge = 4 * share * (1 - share) + away / max(float(np.ptp(times)) / max(len(times) - 1, 1), 1e-9)
+    out[joints, joints] += np.diag((sigma * bulge) ** 2)
     return out

@@ -182,9 +182,9 @@ def _unknown_starts(problem: Problem, points: KeypointSet, clicks: ClickTable, K
     order = np.argsort(-np.bincount(clicks.slot, minlength=len(slots.frame)))
     near = None if problem.log is None else joints_at(problem.log, slots.times_s)[0][order[0]]
     candidates: list[tuple[float, Array]] = []
-    for q in _search(model, points, clicks, int(order[0]), K, rng, near):
-        error = _pnp_error(model, points, clicks, int(order[0]), q, K)
-        candidates.append((error, q))
+    searched = np.stack(_search(model, points, clicks, int(order[0]), K, rng, near))
+    errors = _pnp_errors(points, _of_slot(clicks, int(order[0])), forward_kinematics(model, searched), K)
+    candidates += zip(errors.tolist(), searched, strict=True)
     found: list[tuple[float, State]] = []
     for _, q in sorted(candidates, key=lambda item: item[0])[:6]:
         everywhere = np.tile(q, (len(slots.frame), 1))
@@ -196,7 +196,7 @@ def _unknown_starts(problem: Problem, points: KeypointSet, clicks: ClickTable, K
         if state is None:
             continue
         if problem.layout.mode == "per_frame":
-            state = _follow(problem, points, clicks, K, state, rng)
+            state = follow(problem, points, clicks, K, state, rng)
         found.append((click_cost(problem, points, clicks, state, np.broadcast_to(state.joints, everywhere.shape), K), state))
     return [state for _, state in sorted(found, key=lambda item: item[0])[:4]]
 
@@ -215,7 +215,7 @@ def _search(
         mean = near if near is not None and restart < 3 else sample_configurations(model, 2, rng)[1] if restart else None
         q = sample_configurations(model, 120, rng, mean if restart and near is None else near if restart < 3 else None)
         for shrink in (0.3, 0.15, 0.08, 0.04):
-            error = np.array([_pnp_error(model, points, clicks, slot, one, K) for one in q])
+            error = _pnp_errors(points, _of_slot(clicks, slot), forward_kinematics(model, q), K)
             elite = q[np.argsort(error)[:10]]
             sigma = np.maximum(elite.std(axis=0), shrink * 0.3) + 1e-3
             q = np.clip(
@@ -227,28 +227,29 @@ def _search(
     return out
 
 
-def _pnp_error(model: RobotModel, points: KeypointSet, clicks: ClickTable, slot: int, q: Array, K: Array) -> float:
-    """Mean truncated reprojection error of the best pose, pixels."""
+def _pnp_errors(points: KeypointSet, clicks: ClickTable, T_base_link: Array, K: Array) -> Array:
+    """Mean truncated reprojection error of the best pose, pixels, for every configuration (n, L, 4, 4): (n,)."""
     import cv2
 
-    mine = clicks.slot == slot
-    x = points.positions(forward_kinematics(model, q))[clicks.row[mine]]
-    found, rvec, tvec = cv2.solvePnP(x, clicks.uv_px[mine], K, None, flags=cv2.SOLVEPNP_SQPNP)
-    if not found:
-        return 1e6
-    error = _reprojection(se3.make(cv2.Rodrigues(rvec)[0], tvec[:, 0]), x, clicks.uv_px[mine], K)
-    return float(np.mean(np.minimum(error, 150.0)))
+    out = []
+    for x in np.ascontiguousarray(points.positions(T_base_link)[:, clicks.row]):
+        found, rvec, tvec = cv2.solvePnP(x, clicks.uv_px, K, None, flags=cv2.SOLVEPNP_SQPNP)
+        error = _reprojection(se3.make(cv2.Rodrigues(rvec)[0], tvec[:, 0]), x, clicks.uv_px, K) if found else np.full(1, 1e6)
+        out.append(float(np.mean(np.minimum(error, 150.0))))
+    return np.array(out)
 
 
-def _follow(problem: Problem, points: KeypointSet, clicks: ClickTable, K: Array, state: State, rng: np.random.Generator) -> State:
-    """Configuration of every slot with the base held: sampled about the neighbour's, narrowed round by round."""
+def follow(
+    problem: Problem, points: KeypointSet, clicks: ClickTable, K: Array, state: State, rng: np.random.Generator, only: Array | None = None
+) -> State:
+    """Configuration of every slot (or `only` some) with the base held: sampled about the neighbours', narrowed round by round."""
     model, joints = problem.model, state.joints.copy()
     T_cam_base = se3.inverse(metric_cameras(state)) @ state.T_world_base[problem.slots.segment]
     for slot in range(len(joints)):
         mine = clicks.slot == slot
-        if not mine.any():
+        if not mine.any() or (only is not None and slot not in only):
             continue
-        guesses = joints[[slot, max(slot - 1, 0)]]
+        guesses = joints[[slot, max(slot - 1, 0), min(slot + 1, len(joints) - 1)]]
         if problem.log is not None:
             guesses = np.concatenate([guesses, joints_at(problem.log, problem.slots.times_s)[0][slot][None]])
         q = np.concatenate([guesses, guesses[rng.integers(0, len(guesses), 300)] + 0.5 * rng.normal(size=(300, model.dof))])
