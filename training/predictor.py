@@ -22,10 +22,13 @@ from training.proposals import lifted_starts
 from training.refine import Estimate as Refined
 from training.refine import Observation, RefineOptions, Starts, TemporalPrior, refine
 from training.scene_statistics import JointPrior
-from training.starts import make_pool, pool_starts
+from training.search import SearchOptions, search
+from training.starts import make_pool
 
 Array = NDArray[np.float64]
 FOUND, NO_ROBOT, TOO_FEW = "found", "no robot in view", "too few keypoints"
+OUTLIER_SHARE, OUTLIER_PX = 0.08, 30.0
+"""Of a detector; more and larger than in the benchmark of drawn noise."""
 LEAST_POINTS = 5
 """Fewer points leave the pose and the joints before them undetermined."""
 
@@ -70,15 +73,15 @@ class EstimatorOptions:
 
     least_confidence: float = 0.1
     least_robot: float = 0.5
-    starts: int = 10
-    rounds: int = 3
-    """Searches at most, while the points do not fit."""
+    samples: int = 10
+    """Of the lifter."""
     pool: int = 4096
-    """Random configurations to search for starts among, where there is no lifter."""
-    solver: RefineOptions = field(default_factory=lambda: RefineOptions(outlier_share=0.08, outlier_px=30.0))
-    tracking: RefineOptions = field(
-        default_factory=lambda: RefineOptions(iterations=8, anneal_iterations=2, first_scale_px=6.0, outlier_share=0.08, outlier_px=30.0)
+    """Random configurations to search for starts among."""
+    search: SearchOptions = SearchOptions(
+        first=RefineOptions(outlier_share=OUTLIER_SHARE, outlier_px=OUTLIER_PX),
+        later=RefineOptions(36, 10, 40.0, OUTLIER_SHARE, OUTLIER_PX, screen_iterations=16, finalists=12),
     )
+    tracking: RefineOptions = RefineOptions(8, 2, 6.0, OUTLIER_SHARE, OUTLIER_PX)
     last_std: tuple[float, float, float] = (0.3, 0.2, 0.2)
     seed: int = 0
 
@@ -147,29 +150,19 @@ class RobotPoseEstimator:
             if self._agrees(result, used):
                 spent = {"detect": detected - began, "lift": 0.0, "refine": time.perf_counter() - detected}
                 return self._estimate(found, result, camera, "last frame", spent)
-        starts, mode = self._starts(observation)
+        starts, mode = self._starts(observation), "search" if self.lifter is None else "lifter"
         lifted = time.perf_counter()
-        result = self._refined(observation, starts, used)
+        generator = torch.Generator().manual_seed(self.options.seed)
+        result = search(self.chain, observation, self.prior, self.pool, generator, self.options.search, starts)
         spent = {"detect": detected - began, "lift": lifted - detected, "refine": time.perf_counter() - lifted}
         return self._estimate(found, result, camera, mode, spent)
 
-    def _starts(self, observation: Observation) -> tuple[Starts, str]:
+    def _starts(self, observation: Observation) -> Starts | None:
+        """The lifter's samples as starts."""
+        if self.lifter is None:
+            return None
         generator = torch.Generator().manual_seed(self.options.seed)
-        if self.lifter is not None:
-            return lifted_starts(self.lifter, observation, self.options.starts, generator), "lifter"
-        return pool_starts(self.pool, observation, self.options.starts, generator), "search"
-
-    def _refined(self, observation: Observation, starts: Starts, used: np.ndarray) -> Refined:
-        """The lowest end of the starts; while most points do not fit, of twice as many others, found by searching."""
-        best = refine(self.chain, observation, starts, self.prior, self.options.solver)
-        for again in range(1, self.options.rounds):
-            if self._agrees(best, used):
-                break
-            generator = torch.Generator().manual_seed(self.options.seed + again)
-            more = pool_starts(self.pool, observation, self.options.starts << again, generator)
-            other = refine(self.chain, observation, more, self.prior, self.options.solver)
-            best = other if float(other.cost[0]) < float(best.cost[0]) else best
-        return best
+        return lifted_starts(self.lifter, observation, self.options.samples, generator)
 
     def _follow(self, observation: Observation, last: Estimate) -> Refined:
         q, T = torch.from_numpy(last.joints_rad)[None], torch.from_numpy(last.T_cam_base)[None]
