@@ -25,20 +25,19 @@ def vlad(descriptors: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> 
     """One unit vector per view from its SIFT descriptors (n_i, 128): VLAD (Jégou et al. 2010) with a vocabulary of the capture's own."""
     from scipy.cluster.vq import kmeans2, vq
 
-    floats = [np.asarray(d, np.float32) for d in descriptors]
-    sample = np.concatenate([d[rng.permutation(len(d))[:_SAMPLE_PER_VIEW]] for d in floats])
+    sample = np.concatenate([d[rng.permutation(len(d))[:_SAMPLE_PER_VIEW]] for d in descriptors]).astype(np.float32)
     if len(sample) < 4 * _WORDS:
-        return np.zeros((len(floats), _WORDS * _VLAD_VALUES_PER_WORD), np.float32)
+        return np.zeros((len(descriptors), _WORDS * _VLAD_VALUES_PER_WORD), np.float32)
     basis = np.linalg.svd(np.cov(sample.T))[0][:, :_VLAD_VALUES_PER_WORD].astype(np.float32)
     words, _ = kmeans2(sample @ basis, _WORDS, iter=10, minit="points", rng=rng)
-    out = np.zeros((len(floats), _WORDS, _VLAD_VALUES_PER_WORD), np.float32)
-    for view, d in enumerate(floats):
+    out = np.zeros((len(descriptors), _WORDS, _VLAD_VALUES_PER_WORD), np.float32)
+    for view, d in enumerate(descriptors):
         if len(d):
-            reduced = d @ basis
+            reduced = d.astype(np.float32) @ basis
             nearest, _ = vq(reduced, words)
             np.add.at(out[view], nearest, reduced - words[nearest])
     out = np.sign(out) * np.sqrt(np.abs(out))
-    flat = out.reshape(len(floats), -1)
+    flat = out.reshape(len(descriptors), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
 
 
