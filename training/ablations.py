@@ -46,8 +46,8 @@ class Bench:
     seed: int = 0
     lifters: Path = Path("out/ablations")
     lifter: Path | None = None
-    steps: int = 3000
-    batch: int = 1024
+    steps: int = 4000
+    batch: int = 256
     threads: int = 1
 
     def chain(self, keypoint_set: str = "panda15") -> KeypointChain:
@@ -101,14 +101,14 @@ class Ablation:
 
 
 def over_cameras(bench: Bench, noise: DetectorNoise, bounded: bool) -> Levels:
-    """Refinement from the lifter's samples, and from a search without a network, at each field of view."""
+    """Refinement from the lifter's samples, from a search without a network, and from both, at each field of view."""
     out, chain = Levels(), bench.chain()
     lifter = bench.network()
     for fov in FOVS_DEG:
         scenes = draw(chain, bench.frames, fov, bench.seed)
         bound = bound_draws(chain, scenes, noise) if bounded else None
-        out.add(f"lifter, {fov:g}°", run(chain, scenes, noise, Method("lifter", True, STARTS), lifter, bench.seed), bound)
-        out.add(f"search, {fov:g}°", run(chain, scenes, noise, Method("pool", True, STARTS), seed=bench.seed), bound)
+        for starts in ("lifter", "search", "both"):
+            out.add(f"{starts}, {fov:g}°", run(chain, scenes, noise, Method(starts, True, STARTS), lifter, bench.seed), bound)
     return out
 
 
@@ -226,9 +226,7 @@ def keypoints(bench: Bench) -> Levels:
         for fov in FOVS_DEG:
             scenes = draw(chain, bench.frames, fov, bench.seed)
             out.add(
-                f"{len(chain)} keypoints, {fov:g}°",
-                run(chain, scenes, NOISY, Method(count=STARTS), seed=bench.seed),
-                bound_draws(chain, scenes, NOISY),
+                f"{len(chain)} keypoints, {fov:g}°", run(chain, scenes, NOISY, Method(), seed=bench.seed), bound_draws(chain, scenes, NOISY)
             )
     return out
 
@@ -261,25 +259,24 @@ ABLATIONS: dict[str, Ablation] = {
 VARIANTS: dict[str, Mapping[str, Any]] = {
     "diffusion": {},
     "regression": {"kind": "regression"},
-    "one camera": {"fov_deg": (TRAINED_DEG, TRAINED_DEG)},
-    "one camera, pixels": {"fov_deg": (TRAINED_DEG, TRAINED_DEG), "nccs": False},
+    "one camera": {"fov_deg": (TRAINED_DEG, TRAINED_DEG), "coordinates": "camera"},
+    "one camera, pixels": {"fov_deg": (TRAINED_DEG, TRAINED_DEG), "coordinates": "camera", "nccs": False},
 }
 """Lifters that are compared: what differs from `LifterConfig`'s defaults. Network size, steps, batch, data and seed are the same."""
 
 
 def train_variant(bench: Bench, name: str) -> Path:
     """Folder of a trained variant; goes on where it stopped, returns at once when it is done. ConfigError for an unknown name."""
-    from training.config import Config, LoopConfig, OptimConfig
     from training.lifter import LifterConfig, LifterRecipe
     from training.loop import train
+    from training.recipes.robokeygen import lifter_config
 
     if name not in VARIANTS:
         raise ConfigError(unknown_name("lifter", name, VARIANTS))
-    task = replace(LifterConfig(), **VARIANTS[name])
-    loop = LoopConfig(
-        steps=bench.steps, batch=bench.batch, seed=bench.seed, amp="bf16", device="cpu", threads=bench.threads, logs=("jsonl",)
-    )
-    config = Config("lifter", task, OptimConfig(), replace(loop, save_every=max(bench.steps // 4, 1)))
+    config = lifter_config("small")
+    task: LifterConfig = replace(config.task, **VARIANTS[name])
+    loop = replace(config.loop, steps=bench.steps, batch=bench.batch, seed=bench.seed, device="cpu", threads=bench.threads, logs=("jsonl",))
+    config = replace(config, task=task, loop=loop)
     folder = bench.lifters / name.replace(", ", "-").replace(" ", "-")
     train(LifterRecipe(task, bench.chain(task.keypoint_set)), config, folder)
     return folder

@@ -16,9 +16,10 @@ from training.crlb import frame_bound
 from training.fit import fit_pose
 from training.kinematics import KeypointChain
 from training.proposals import frames_of
-from training.refine import Observation, RefineOptions, Starts, refine
+from training.refine import Estimate, Observation, RefineOptions, refine
 from training.scene_statistics import DetectorNoise, Scenes, joint_prior, sample_scenes
-from training.starts import lifted_starts, make_pool, pool_starts
+from training.search import search
+from training.starts import lifted_starts, make_pool
 from training.truth import Estimates, Truth, joined, truth_of_scenes
 
 if TYPE_CHECKING:
@@ -29,14 +30,15 @@ AT_ONCE = 128
 LEAST_SIGMA_PX = 0.02
 """What the solver takes exact points for."""
 POOL_SIZE = 1024
+STARTS = ("lifter", "search", "both")
 BOUND_DRAWS = 128
 
 
 @dataclass(frozen=True)
 class Method:
-    """How 2D keypoints become robots. `starts`: pool (a search, no network) or lifter; without `refined` the lifter's mean stands."""
+    """How 2D keypoints become robots. `starts`: lifter; search, without a network; both. Without `refined` the lifter's mean stands."""
 
-    starts: str = "pool"
+    starts: str = "search"
     refined: bool = True
     count: int = 10
     """K: starts, or the lifter's samples."""
@@ -76,9 +78,9 @@ def run(
     name: str = "",
 ) -> Trial:
     """Judge a method; X_prev (B, N, 3) m: estimates of the frames before these. ConfigError for a method that cannot be."""
-    if method.starts not in ("pool", "lifter"):
-        raise ConfigError(unknown_name("kind of starts", method.starts, ("pool", "lifter")))
-    if (method.starts == "lifter" and lifter is None) or (method.starts == "pool" and not method.refined):
+    if method.starts not in STARTS:
+        raise ConfigError(unknown_name("kind of starts", method.starts, STARTS))
+    if (method.starts != "search" and lifter is None) or (method.starts != "lifter" and not method.refined):
         raise ConfigError(f"starts '{method.starts}', refined {method.refined}: a lifter must be given, and a search is always refined")
     observation = observe(scenes, noise, seed + 1)
     generator = torch.Generator().manual_seed(seed + 2)
@@ -87,22 +89,28 @@ def run(
     parts: list[dict[str, Tensor]] = []
     began = time.process_time()
     for rows in torch.arange(len(scenes)).split(AT_ONCE):
-        part = Observation(*(getattr(observation, n)[rows] for n in ("uv", "K", "covariance", "seen")))
+        part = observation[rows]
         before = None if X_prev is None else X_prev[rows]
-        if method.starts == "pool":
-            starts = pool_starts(pool, part, method.count, generator)
-        else:
-            assert lifter is not None
+        starts = None
+        if lifter is not None and method.starts != "search":
             X, q = _lifted(lifter, part, method, generator, before)
             if not method.refined:
                 parts.append(_unrefined(lifter, X))
                 continue
             starts = lifted_starts(chain, q, X, part, generator)
-        parts.append(_refined(chain, part, starts, method, prior))
+        if method.starts == "lifter" and starts is not None:
+            parts.append(_as_rows(refine(chain, part, starts, prior, method.solver)))
+        else:
+            parts.append(_as_rows(search(chain, part, prior, pool, generator, starts=starts)))
     spent = time.process_time() - began
     found = {k: torch.cat([p[k] for p in parts]).double().numpy() for k in parts[0]}
     truth = truth_of_scenes(scenes, chain, seed)
-    settings = {"starts": method.starts, "refined": str(method.refined), "K": str(method.count), "2D noise": f"{noise.sigma_px:g} px"}
+    settings = {
+        "starts": method.starts,
+        "refined": "yes" if method.refined else "no",
+        "K": str(method.count),
+        "2D noise": f"{noise.sigma_px:g} px",
+    }
     if noise.outlier_share:
         settings["outliers"] = f"{noise.outlier_share:.0%} of {noise.outlier_px:g} px"
     estimates = Estimates(
@@ -174,8 +182,7 @@ def _unrefined(lifter: Lifter, X: Tensor) -> dict[str, Tensor]:
     return {"X": robot @ fit.R.mT + fit.T[:, None], "q": q, "T": _pose(fit.R, fit.T)}
 
 
-def _refined(chain: KeypointChain, part: Observation, starts: Starts, method: Method, prior: object) -> dict[str, Tensor]:
-    found = refine(chain, part, starts, prior, method.solver)  # type: ignore[arg-type]
+def _as_rows(found: Estimate) -> dict[str, Tensor]:
     return {"X": found.X_cam, "q": found.q, "T": _pose(found.R, found.T), "covariance": found.keypoint_covariance}
 
 
