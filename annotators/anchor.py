@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from annotators import anchor_icp, anchor_scale, anchor_start, audit
+from annotators import anchor_icp, anchor_scale, anchor_start, audit, audit_base
 from annotators.anchor_optimise import click_chi2, click_inliers, minimise, reweigh, solve_clicks
 from annotators.anchor_posterior import FullTrack, covariance, full_track, interpolate, output_keypoints, segments
 from annotators.anchor_state import AnchorOptions, JointMode, Problem, Slots, State, joints_at, make_layout
@@ -124,6 +124,11 @@ def solve_inputs(inputs: Inputs) -> tuple[Solved, tuple[Flag, ...]]:
             continue
         if best is None or audit.fits_better(candidate, best):
             best = candidate
+        if mode != "per_frame" and not inputs.options.base_starts and (start := audit_base.bumped_at(inputs, candidate)) is not None:
+            split = replace(inputs, options=replace(inputs.options, base_starts=(start,)))
+            bumped = solve_mode(split, mode)
+            if bumped is not None and audit_base.is_bump(candidate, bumped):
+                return bumped, tuple(audit_base.bump_flags(bumped))
         if audit.fits(best):
             break
     if best is None:
@@ -207,7 +212,7 @@ def make_problem(inputs: Inputs, slots: Slots, mode: JointMode) -> Problem:
     depth = inputs.capture.depth_z_m is not None and inputs.options.use_depth
     layout = make_layout(slots, inputs.model.dof, mode, inputs.options, inputs.static, depth)
     sources = tuple((s.source, s.metres_per_unit, s.sigma / s.metres_per_unit) for s in inputs.scales)
-    return Problem(inputs.model, slots, layout, inputs.options, inputs.capture.joints, sources, inputs.static)
+    return Problem(inputs.model, slots, layout, inputs.options, inputs.capture.joints, inputs.capture.K, sources, inputs.static)
 
 
 def table(inputs: Inputs, slots: Slots) -> anchor_start.ClickTable:

@@ -171,8 +171,13 @@ def _assemble(problem: Problem, points: KeypointSet, clicks: ClickTable, K: Arra
     placed = base_and_scale(T_cam_base, slots.T_sfm_cam[usable], weight, scale)
     if placed is None:
         return None
-    S = int(slots.segment.max(initial=0)) + 1
-    return State(placed[0], np.tile(placed[1], (S, 1, 1)), joints, K.copy(), slots.T_sfm_cam.copy())
+    segment = slots.segment[usable]
+    bases = []
+    for one in range(int(slots.segment.max(initial=0)) + 1):
+        mine = segment == one
+        alone = base_and_scale(T_cam_base[mine], slots.T_sfm_cam[usable][mine], weight[mine], placed[0]) if mine.any() else None
+        bases.append(placed[1] if alone is None else alone[1])
+    return State(placed[0], np.stack(bases), joints, K.copy(), slots.T_sfm_cam.copy())
 
 
 def _unknown_starts(problem: Problem, points: KeypointSet, clicks: ClickTable, K: Array) -> list[State]:

@@ -7,7 +7,7 @@ log scale (1), base pose (6), joints (D), time offset (1), depth gain and slope 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -42,10 +42,10 @@ class AnchorOptions:
     time_offset_sigma_s: float = 0.1
     joint_offset_sigma_rad: float = 0.05
     joint_speed_sigma_rad_s: float = 1.0
-    model_floor_m: float = 0.0005
+    model_floor_m: float = 0.0002
     """What the model itself (calibration of the arm, meshes) may be wrong by."""
-    camera_sigma_m: float = 0.0003
-    camera_sigma_rad: float = 0.0002
+    camera_sigma_m: float = 0.0002
+    camera_sigma_rad: float = 0.00015
     """Floor of a camera's own standard deviation: structure from motion states only its inner precision."""
     estimate_time_offset: bool = True
     estimate_cameras: bool = True
@@ -105,12 +105,12 @@ class Problem:
     layout: Layout
     options: AnchorOptions
     log: JointLog | None
+    K: Array
+    """As given, (3, 3)."""
     scale_sources: tuple[tuple[str, float, float], ...] = ()
     """(source, metres per unit, relative standard deviation); `depth` is read through the depth gain."""
     static: bool = False
     """The camera never moved, so structure from motion has no length to scale."""
-    joint_start: Array | None = None
-    extra: dict[str, float] = field(default_factory=dict)
 
 
 def make_layout(slots: Slots, dof: int, mode: JointMode, options: AnchorOptions, static: bool, depth: bool) -> Layout:

@@ -16,7 +16,8 @@ from dataengine.geometry import se3
 from dataengine.robot.kinematics import forward_kinematics, point_jacobians
 
 Array = np.ndarray
-BASE, JOINTS = slice(1, 7), 7
+INTRINSICS_SIGMA = (0.03, 10.0, 10.0)
+"""Prior of the logarithm of the focal length and of the principal point, pixels, where they are estimated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,13 +174,14 @@ def add_priors(problem: Problem, state: State, H: Array, g: Array) -> float:
     if layout.time >= 0:
         cost += scalar([layout.time], [1.0], state.time_offset_s, options.time_offset_sigma_s)
     if layout.depth[0] >= 0:
-        gain_sigma = problem.extra.get("depth_gain_sigma", options.depth_gain_sigma)
-        slope_sigma = problem.extra.get("depth_slope_sigma", options.depth_slope_sigma_per_m)
+        gain_sigma = options.depth_gain_sigma
+        slope_sigma = options.depth_slope_sigma_per_m
         cost += scalar([int(layout.depth[0])], [1.0], state.depth_gain - 1.0, gain_sigma)
         cost += scalar([int(layout.depth[1])], [1.0], state.depth_slope_per_m, slope_sigma)
     if layout.intrinsics[0] >= 0:
-        for column, value, sigma in zip(layout.intrinsics, (0.0, 0.0, 0.0), (0.01, 5.0, 5.0), strict=True):
-            cost += scalar([int(column)], [1.0], value, sigma)
+        moved = (np.log(state.K[0, 0] / problem.K[0, 0]), *(state.K[:2, 2] - problem.K[:2, 2]))
+        for column, value, sigma in zip(layout.intrinsics, moved, INTRINSICS_SIGMA, strict=True):
+            cost += scalar([int(column)], [1.0], float(value), sigma)
     if layout.scale >= 0:
         for source, metres, sigma in problem.scale_sources:
             through_gain = source == "depth" and layout.depth[0] >= 0
@@ -217,9 +219,8 @@ def _joint_priors(problem: Problem, state: State, H: Array, g: Array) -> float:
     if layout.mode == "offset":
         sigma, value = np.full(model.dof, options.joint_offset_sigma_rad), state.joints
     else:
-        middle = (model.q_lower + model.q_upper) / 2 if problem.joint_start is None else problem.joint_start
-        sigma = np.maximum(model.q_upper - model.q_lower, 1e-3) * (1.0 if problem.joint_start is None else 0.3)
-        value = state.joints - middle
+        sigma = np.maximum(model.q_upper - model.q_lower, 1e-3)
+        value = state.joints - (model.q_lower + model.q_upper) / 2
     index = layout.joints.ravel()
     weight = np.tile(1 / sigma**2, len(layout.joints))
     H[index, index] += weight

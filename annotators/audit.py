@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from annotators.anchor_optimise import click_chi2
+from annotators.anchor_optimise import click_chi2, click_scatter
 from annotators.anchor_state import JointMode
 from annotators.types import Array, Flag
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from annotators.anchor_posterior import FullTrack
 
 SIGNIFICANT = 4.0
+WRONG_CHI2 = 30.0
+"""A click beyond this is an error and not the tail of an honest hand: once in three million."""
 TIME_OFFSET_S, DEPTH_GAIN = 0.008, 0.004
 KEYPOINT_LIMIT_M = 0.01
 """A frame whose keypoints are less certain than this (median) is no ground truth."""
@@ -81,7 +83,8 @@ def solution_flags(inputs: Inputs, solved: Solved) -> tuple[Flag, ...]:
             flags.append(
                 Flag("depth_scale", f"measured depth is {100 * (state.depth_gain - 1):+.2f} % of true depth (± {100 * sigma:.2f} %)")
             )
-    wrong = np.flatnonzero(solved.clicks.weight == 0)
+    chi2 = click_chi2(solved.problem, solved.state, solved.clicks)
+    wrong = np.flatnonzero(chi2 > WRONG_CHI2 * click_scatter(chi2)) if len(chi2) else np.zeros(0, int)
     if len(wrong):
         frames = tuple(sorted({inputs.clicks[i].frame for i in wrong}))
         names = ", ".join(f"{inputs.clicks[i].landmark} in frame {inputs.clicks[i].frame}" for i in wrong[:6])
@@ -93,10 +96,13 @@ def judge_frames(inputs: Inputs, solved: Solved, track: FullTrack, flags: tuple[
     """Accept or reject every frame, with the reason."""
     trace = np.trace(np.nan_to_num(track.keypoint_covariance, nan=np.inf), axis1=2, axis2=3)
     sd = np.sqrt(np.median(trace / 3, axis=1))
+    between = {frame for flag in flags if flag.kind == "base_moved" for frame in flag.frames}
     reasons = []
     for frame in range(len(inputs.capture.frames)):
         if not inputs.track.posed[frame]:
             reasons.append("no camera pose")
+        elif frame in between:
+            reasons.append("the base moved just before or after this frame")
         elif not sd[frame] < KEYPOINT_LIMIT_M:
             reasons.append(f"keypoints uncertain: {1e3 * sd[frame]:.0f} mm, allowed {1e3 * KEYPOINT_LIMIT_M:.0f} mm")
         else:
