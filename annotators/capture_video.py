@@ -67,22 +67,23 @@ class VideoFile:
             raise CaptureError(f"{self.path}: frame {index} cannot be decoded; the file is damaged there")
 
     def _from(self, index: int) -> Iterator[Any]:
-        import av
+        from av.error import FFmpegError
 
         with self._open() as container:
             stream = container.streams.video[0]
             container.seek(self._stamps[index], stream=stream, backward=True)
             try:
                 yield from container.decode(stream)
-            except av.FFmpegError:
+            except FFmpegError:
                 return
 
     def _open(self) -> Any:
         import av
+        from av.error import FFmpegError
 
         try:
             container = av.open(str(self.path))
-        except (av.FFmpegError, OSError) as error:
+        except (FFmpegError, OSError) as error:
             raise CaptureError(f"{self.path} is not a video that can be read: {getattr(error, 'strerror', error)}") from None
         if not container.streams.video:
             raise CaptureError(f"{self.path} holds no video stream")

@@ -80,7 +80,7 @@ def spoiled(
 
 def write_clicks(path: Path, clicks: Sequence[Click]) -> None:
     """`clicks.json` as the annotator reads it."""
-    rows = [{"frame": c.frame, "landmark": c.landmark, "uv_px": [round(v, 3) for v in c.uv_px]} for c in clicks]
+    rows = [{"frame": c.frame, "landmark": c.landmark, "u_px": round(c.uv_px[0], 3), "v_px": round(c.uv_px[1], 3)} for c in clicks]
     path.write_text(json.dumps({"simulated": True, "clicks": rows}, indent=1) + "\n")
 
 

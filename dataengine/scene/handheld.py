@@ -66,7 +66,8 @@ def _smooth(u: Array) -> Array:
 
 def _tremor(rng: np.random.Generator) -> Path:
     """Six noises of standard deviation 1 as functions of time (F,) → (F,6)."""
-    hz = np.exp(rng.uniform(*np.log(TREMOR_HZ), (6, TREMOR_WAVES)))
+    slow, fast = np.log(TREMOR_HZ)
+    hz = np.exp(rng.uniform(slow, fast, (6, TREMOR_WAVES)))
     phase = rng.uniform(0, 2 * np.pi, (6, TREMOR_WAVES))
     weight = 1 / hz
     weight *= np.sqrt(2) / np.linalg.norm(weight, axis=1, keepdims=True)
