@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from training.errors import TrainingError
 
 if TYPE_CHECKING:
     from dataengine.record.video import Names
+    from training.evaluate import Timed
     from training.kinematics import KeypointChain
     from training.predictor import Estimate, RobotPoseEstimator
     from training.truth import Estimates, Truth
@@ -75,9 +77,9 @@ def read_video(path: Path) -> tuple[Iterator[NDArray[np.uint8]], float]:
     try:
         container = av.open(str(path))
         stream = container.streams.video[0]
-    except (av.FFmpegError, OSError, IndexError):
+    except (OSError, ValueError, IndexError):  # PyAV's errors are both of the first two
         raise TrainingError(f"video {path} cannot be read; give an mp4, mkv, avi, mov or webm file") from None
-    frames = (frame.to_ndarray(format="rgb24") for frame in container.decode(stream))
+    frames = (np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(stream))
     return frames, float(stream.average_rate or 15)
 
 
@@ -166,19 +168,27 @@ def predict_video(estimator: RobotPoseEstimator, path: Path, camera: Camera, out
 
 def predict_dataset(
     estimator: RobotPoseEstimator, location: str, split: str | None = None, limit: int | None = None, online: bool = False
-) -> tuple[Truth, Estimates, list[Estimate]]:
-    """Estimates of a dataset's accepted frames beside the truth; `online` restarts with every video."""
+) -> tuple[Truth, Estimates, Timed]:
+    """Estimates of a dataset's accepted frames beside the truth, and how long each took; `online` restarts with every video."""
+    from training.evaluate import Timed
     from training.truth import truth_of_dataset
 
     chain = estimator.chain
     truth = truth_of_dataset(location, split, chain.keypoint_names, chain.keypoint_set, limit)
     last: Estimate | None = None
     found: list[Estimate] = []
-    for row, image in enumerate(dataset_images(truth)):
+    spent: list[tuple[float, float, float]] = []
+    images = dataset_images(truth)
+    for row in range(len(truth)):
+        began = time.perf_counter()
+        image = next(images)
+        decoded, cpu = time.perf_counter(), time.process_time()
         same = row > 0 and (truth.ids[row, :2] == truth.ids[row - 1, :2]).all() and truth.ids[row, 2] == truth.ids[row - 1, 2] + 1
         last = estimator(image, truth.K[row], last if online and same else None)
         found.append(last)
-    return truth, collect(found, truth, chain, "online" if online else "single frame"), found
+        spent.append((time.perf_counter() - decoded, time.process_time() - cpu, decoded - began))
+    wall, cpu_s, decode = np.array(spent).T
+    return truth, collect(found, truth, chain, "online" if online else "single frame"), Timed(wall, cpu_s, decode)
 
 
 def dataset_images(truth: Truth) -> Iterator[NDArray[np.uint8]]:
@@ -186,9 +196,9 @@ def dataset_images(truth: Truth) -> Iterator[NDArray[np.uint8]]:
     from dataengine.store.catalogue import open_catalogue
 
     catalogue = open_catalogue(truth.location, truth.split or None)
-    units = {unit["video"]: unit for unit in catalogue.units}
+    place = {unit["video"]: i for i, unit in enumerate(catalogue.units)}
     for video in dict.fromkeys(truth.ids[:, 1].tolist()):
-        with catalogue.open(next(i for i, u in enumerate(catalogue.units) if u is units[video])) as reader:
+        with catalogue.open(place[video]) as reader:
             for frame in truth.ids[truth.ids[:, 1] == video, 2].tolist():
                 yield reader.read("rgb", frame)
 
