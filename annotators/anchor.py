@@ -15,17 +15,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from annotators import anchor_icp, anchor_scale, anchor_start, audit, audit_base
+from annotators import anchor_icp, anchor_scale, anchor_start, audit, audit_base, audit_scene
 from annotators.anchor_optimise import click_chi2, click_inliers, minimise, reweigh, solve_clicks
 from annotators.anchor_posterior import FullTrack, covariance, full_track, interpolate, output_keypoints, segments
 from annotators.anchor_state import AnchorOptions, JointMode, Problem, Slots, State, joints_at, make_layout
-from annotators.anchor_surface import RobotShape, SlotImages, associate, clean_mask, robot_shape, signed_distance
+from annotators.anchor_surface import RobotShape, SlotImages, associate, clean_mask, robot_shape, signed_distance, view_robot
 from annotators.anchor_terms import Measurements, kinematics, residuals
 from annotators.landmarks import landmark_rows, landmark_set
 from annotators.types import Array, CameraTrack, Capture, Click, Flag, ScaleEstimate, Solution
 from dataengine.errors import DataEngineError
+from dataengine.geometry import se3
 from dataengine.robot.catalogue import load_robot
 from dataengine.robot.keypoints import KeypointSet
+from dataengine.robot.kinematics import forward_kinematics
 from dataengine.robot.model import RobotModel
 
 MIN_CLICKS = 6
@@ -306,6 +308,8 @@ def finish(inputs: Inputs, solved: Solved, flags: tuple[Flag, ...]) -> Solution:
     track: FullTrack = full_track(problem, state, solved.covariance, inputs.track, capture.times_s.astype(float), keypoints)
     scales, scale_flags = scale_report(inputs, solved)
     flags = (*flags, *scale_flags, *audit.solution_flags(inputs, solved))
+    if inputs.options.use_depth:
+        flags = (*flags, *audit_scene.moved_object(capture, track.T_world_cam, lambda frame: robot_mask(inputs, track, frame)))
     accepted, reasons = audit.judge_frames(inputs, solved, track, flags)
     base = problem.layout.base[0]
     return Solution(
@@ -329,6 +333,15 @@ def finish(inputs: Inputs, solved: Solved, flags: tuple[Flag, ...]) -> Solution:
         reasons=reasons,
         flags=flags,
     )
+
+
+def robot_mask(inputs: Inputs, track: FullTrack, frame: int) -> Array:
+    """The robot's silhouette in a frame as solved, (H, W) bool."""
+    T_cam_base = se3.inverse(track.T_world_cam[frame]) @ track.T_world_base[frame]
+    poses = T_cam_base @ forward_kinematics(inputs.model, track.joints_rad[frame])
+    view = view_robot(robot_shape(inputs.model), poses, inputs.capture.K, inputs.capture.size, 2)
+    width, height = inputs.capture.size
+    return np.repeat(np.repeat(view.mask, 2, axis=0), 2, axis=1)[:height, :width]
 
 
 def click_residuals(solved: Solved) -> Array:
