@@ -31,6 +31,10 @@ PLAIN = ViewDraw(whole=0, empty=0, zoom=0, shift=0, turn_rad=0, photometric=0, c
 """Crops around the true robot as they are, without a prior: for validation."""
 
 
+ROBOT_SHARE = 0.004
+"""Share of a view that shows the robot from which there is one in view."""
+
+
 @dataclass
 class Views:
     """``images`` (B, 3, S, S); crop matrices ``A`` (B, 3, 3); ``points_px`` (B, N, 2) in the crop; ``inside``, ``seen`` (B, N);
@@ -63,7 +67,7 @@ def draw_views(batch: Mapping[str, torch.Tensor], size: int, draw: ViewDraw, gen
     images, mask = augment.cut_out(images, mask, generator, draw.cut_out)
     cells = F.avg_pool2d(mask, CELL)[:, 0]
     last = augment.disturbed_prior(points, inside, generator, size, draw.prior_drop)
-    robot = (cells.mean((1, 2)) > 0.004) & (inside.sum(1) >= 2)
+    robot = cells.mean((1, 2)) > ROBOT_SHARE
     return Views(images, A, points, inside, inside & (batch["keypoint_state"] == 2), last, cells, robot)
 
 
