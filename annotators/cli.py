@@ -39,7 +39,7 @@ def annotate(
             track, key = run.cameras(capture, ingest, out, seed, bars, solution)
             solution, spreads, key = run.solution(spec, capture, track, used, out, key, bars)
         dataset = run.dataset(capture, solution, out, key, bars)
-        page = run.page(capture, track, solution, ingest, used, spreads, out, key, bars)
+        page = run.page(capture, solution, ingest, used, spreads, out, key, bars)
     flags = (*ingest.flags, *solution.flags)
     tell(console, capture, solution, flags)
     console.print(f"dataset {dataset}\nQA page {page}")

@@ -51,9 +51,7 @@ def ingest(path: Path, spec: CaptureSpec, capture: Capture, out: Path, bars: Bar
     return result
 
 
-def cameras(
-    capture: Capture, ingested: Ingest, out: Path, seed: int, bars: Bars, posed: Solution | None = None
-) -> tuple[CameraTrack, str]:
+def cameras(capture: Capture, ingested: Ingest, out: Path, seed: int, bars: Bars, posed: Solution | None = None) -> tuple[CameraTrack, str]:
     """Camera poses and their key, with the robot left out of the images: as the given masks say, or, in a second pass, as `posed` says.
 
     CaptureError for images from which there are none, with the reason.
@@ -149,24 +147,23 @@ def dataset(capture: Capture, found: Solution, out: Path, key: str, bars: Bars) 
 
 
 def page(
-    capture: Capture, track: CameraTrack, found: Solution, ingested: Ingest, clicks: tuple[Click, ...],
+    capture: Capture, found: Solution, ingested: Ingest, clicks: tuple[Click, ...],
     spreads: dict[str, Any], out: Path, key: str, bars: Bars,
 ) -> Path:  # fmt: skip
     """The page that shows whether to believe the labels."""
     from annotators.qa import write_page
+    from dataengine.store.dataset import open_dataset
 
     path = out / "qa.html"
     if load_json(out / "stages" / "qa.json", key) is not None and path.is_file():
         return path
-    with bars.task("QA page", len(capture.frames)) as step:
-        write_page(path, capture, track, found, clicks, ingested.flags, spreads, lambda i: step(i + 1))
+    with bars.task("QA page", len(capture.frames)) as step, open_dataset(out / "dataset").reader(0) as reader:
+        write_page(path, capture, found, clicks, ingested.flags, spreads, reader.video(), lambda i: step(i + 1))
     save_json(out / "stages" / "qa.json", key, True)
     return path
 
 
-def clicks_of(
-    capture: Capture, track: CameraTrack, out: Path, path: Path | None, ui: bool, port: int, bars: Bars
-) -> tuple[Click, ...]:
+def clicks_of(capture: Capture, track: CameraTrack, out: Path, path: Path | None, ui: bool, port: int, bars: Bars) -> tuple[Click, ...]:
     """The clicks of a file, of an earlier session in `out`, or made now in the browser. CaptureError where there is nothing to go by."""
     from annotators.clicks_file import read_clicks
 
