@@ -63,7 +63,7 @@ if BROWSER:  # what needs no browser is tested in tests/view
         for u, v in ((25, 60), (80, 48), (140, 70)):
             x = box["x"] + box["width"] / 2 + (u - (width - 1) / 2) / K[0, 0] * focal
             y = box["y"] + box["height"] / 2 + (v - (height - 1) / 2) / K[1, 1] * focal
-            page.mouse.click(x, y)
+            page.mouse.click(x - 0.5, y - 0.5)  # viser takes a pointer's position as the corner of the screen pixel it is in
             wait_until(lambda u=u, v=v: viewer.pixel == (u, v), page)
             for value in viewer.values:
                 assert value.stored == tuple(np.atleast_1d(video.images[value.name][1, v, u]).tolist())
