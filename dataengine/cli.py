@@ -12,6 +12,7 @@ from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
 from dataengine import __version__
 from dataengine.commands.ds_cli import Ds
+from dataengine.commands.train_cli import Evaluate, Overfit, Predict, Train
 from dataengine.errors import DataEngineError, Interrupted
 
 Set = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help="override a field, e.g. camera.distance_m=1.2")]
@@ -186,6 +187,10 @@ Command = (
     | Annotated[Export, subcommand("export")]
     | Annotated[Import, subcommand("import")]
     | Annotated[Ds, subcommand("ds")]
+    | Annotated[Train, subcommand("train")]
+    | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Predict, subcommand("predict")]
+    | Annotated[Overfit, subcommand("overfit")]
     | Annotated[Doctor, subcommand("doctor")]
 )
 
