@@ -38,6 +38,9 @@ class RefineOptions:
     outlier_share: float = 0.03
     outlier_px: float = 20.0
     """Standard deviation of outliers per axis."""
+    screen_iterations: int = 12
+    finalists: int = 8
+    """After `screen_iterations` only the best `finalists` of more starts go on; 0: all do."""
     first_damping: float = 1e-2
     damping_down: float = 0.2
     damping_up: float = 5.0
@@ -56,6 +59,9 @@ class Observation:
     seen: Tensor
     """(B, N) bool."""
 
+    def __getitem__(self, rows: Tensor) -> Observation:
+        return Observation(self.uv[rows], self.K[rows], self.covariance[rows], self.seen[rows])
+
     @staticmethod
     def isotropic(uv: Tensor, K: Tensor, sigma_px: float, seen: Tensor | None = None) -> Observation:
         """The same standard deviation for all points."""
@@ -71,6 +77,9 @@ class TemporalPrior:
     R: Tensor
     T: Tensor
     information: Tensor
+
+    def __getitem__(self, rows: Tensor) -> TemporalPrior:
+        return TemporalPrior(self.q[rows], self.R[rows], self.T[rows], self.information[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +115,7 @@ class Estimate:
     inlier: Tensor
     """(B, N) weight of each point in the last step: 1 inlier, 0 outlier or not seen."""
     all_costs: Tensor
-    """(B, K) where each start ended."""
+    """(B, finalists) where each start that went to the end ended."""
 
 
 def refine(
@@ -128,10 +137,19 @@ def refine(
     frame = torch.arange(B * K, device=starts.q.device) // K
     state = State(starts.q.reshape(B * K, -1).T, starts.R.reshape(-1, 3, 3).permute(1, 2, 0), starts.T.reshape(-1, 3).T)
     trusted = None if starts.trusted is None else starts.trusted.reshape(B * K, -1).T
-    state, costs = minimise(chain, target[frame], state, prior, options, trusted)
-    costs = torch.nan_to_num(costs, nan=torch.inf).reshape(B, K)
-    best = costs.argmin(1) + K * torch.arange(B, device=costs.device)
-    return describe(chain, target, state[best], costs)
+    if 0 < options.finalists < K and 0 < options.screen_iterations < options.iterations:
+        short = replace(options, iterations=max(options.screen_iterations, options.anneal_iterations))
+        state, scores = minimise(chain, target[frame], state, prior, short, trusted)
+        kept = torch.nan_to_num(scores, nan=torch.inf).reshape(B, K).topk(options.finalists, dim=1, largest=False).indices.sort(1).values
+        rows = (kept + K * torch.arange(B, device=kept.device)[:, None]).flatten()
+        left = replace(options, iterations=options.iterations - short.iterations, anneal_iterations=0)
+        K, frame, state, trusted = options.finalists, frame[rows], state[rows], None
+    else:
+        left = options
+    state, scores = minimise(chain, target[frame], state, prior, left, trusted)
+    scores = torch.nan_to_num(scores, nan=torch.inf).reshape(B, K)
+    best = scores.argmin(1) + K * torch.arange(B, device=scores.device)
+    return describe(chain, target, state[best], scores)
 
 
 def make_target(
@@ -155,13 +173,14 @@ def make_target(
         before = State(temporal.q.T, temporal.R.permute(1, 2, 0), temporal.T.T)
         before = State(*(v.to(like) for v in (before.q, before.R, before.T)))
         information = temporal.information.permute(1, 2, 0).to(like)
-    return Target(*(v.to(like).contiguous() for v in parts), local.mean[:, None], local.std[:, None] ** -2, before, information)
+    points, whitening, sigma_px, density = (v.to(like).contiguous() for v in parts)
+    return Target(points, whitening, sigma_px, density, local.mean[:, None], local.std[:, None] ** -2, before, information)
 
 
 def minimise(
     chain: KeypointChain, target: Target, state: State, prior: JointPrior, options: RefineOptions, trusted: Tensor | None = None
 ) -> tuple[State, Tensor]:
-    """Levenberg-Marquardt from M guesses; returns where each ended and its cost (M,). `trusted` (N, M) as in `Starts`."""
+    """Levenberg-Marquardt from M guesses: where each ended and its cost (M,); `trusted` (N, M) as in `Starts`."""
     final = target
     if trusted is not None:
         target = replace(target, k=torch.where(trusted, target.k, torch.full_like(target.k, _IGNORED)))
