@@ -3,13 +3,16 @@ PYTHON ?= python3.11
 PRESET ?= hello
 OUT ?= out/$(PRESET)
 ARGS ?=
+CAPTURE ?= demo
+DATA ?= out/hello
+RUN ?= out/robokeygen
 BIN := .venv/bin
 # uv does not read pip's settings; where a folder of wheels is named for pip, name it for uv too (a CPU build of torch, say)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render test test-all lint format types contracts bench-render bench-store lock clean system-packages
+.PHONY: help setup render test test-all lint format types contracts annotate train retrain eval overfit ablations bench-render bench-store bench-annotate lock clean system-packages
 
 help:  ## what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +35,37 @@ setup: .venv/.render  ## create .venv with all that rendering needs
 
 render: .venv/.render  ## render PRESET (default hello) to OUT with a report; resumes where it stopped
 	@$(BIN)/dataengine render $(PRESET) --out $(OUT) $(ARGS)
+
+# The demo renders a capture with exact truth and clicks it by itself; the packages stay apart, so they are chained here
+out/captures/demo/capture.yaml: | .venv/.all
+	@$(BIN)/dataengine render render_configs/captures/moving_robot_still.yaml --out out/captures/render --set videos=1 --no-report
+	@$(BIN)/dataengine export out/captures/render capture --out out/captures/demo
+
+ifeq ($(CAPTURE),demo)
+annotate: out/captures/demo/capture.yaml  ## label a capture: CAPTURE=file.yaml, or a demo that is rendered first; UI=1 opens the app
+	@$(BIN)/dataengine annotate out/captures/demo/capture.yaml --out out/annotated/demo --clicks out/captures/demo/clicks.json $(if $(UI),--ui) $(ARGS)
+else
+annotate: .venv/.all
+	@$(BIN)/dataengine annotate $(CAPTURE) --out out/annotated/$(basename $(notdir $(CAPTURE))) $(if $(UI),--ui) $(ARGS)
+endif
+
+out/hello/manifest.json: | .venv/.render
+	@$(BIN)/dataengine render hello --out out/hello --no-report
+
+train: .venv/.all $(if $(filter out/hello,$(DATA)),out/hello/manifest.json)  ## train the small RoboKeyGen pipeline on DATA (default out/hello) to RUN, at most 20 minutes on 2 cores
+	@$(BIN)/dataengine train robokeygen-small --out $(RUN) --data $(DATA) $(ARGS)
+
+retrain: .venv/.all  ## go on training from FROM with DATA, which may have grown, to RUN
+	@$(BIN)/dataengine train robokeygen-small --out $(RUN) --from $(FROM) --data $(DATA) $(ARGS)
+
+eval: .venv/.all  ## judge RUN on DATA: report.json and report.html
+	@$(BIN)/dataengine evaluate $(RUN) $(DATA) $(ARGS)
+
+overfit: .venv/.all out/hello/manifest.json  ## learn 12 frames by heart and draw the prediction over the truth, 2 minutes
+	@$(BIN)/dataengine overfit out/hello $(ARGS)
+
+ablations: .venv/.all  ## every ablation, a row each, into docs/benchmarks/robokeygen.md
+	@$(BIN)/python benchmarks/robokeygen_bench.py $(ARGS)
 
 # Debian packages that tests use: chromium opens the HTML report, the font gives it letters
 system-packages:
@@ -61,6 +95,9 @@ bench-store: .venv/.all  ## measure everything docs/benchmarks/store.md shows
 
 bench-render: .venv/.all  ## measure everything docs/benchmarks/render.md shows (about 40 minutes on 2 cores)
 	@$(BIN)/python benchmarks/render_bench.py $(ARGS)
+
+bench-annotate: .venv/.all  ## measure everything docs/benchmarks/annotate.md shows
+	@$(BIN)/python benchmarks/annotate_bench.py $(ARGS)
 
 lock: .venv/bin/uv  ## renew requirements.lock (names and versions only)
 	@$(BIN)/uv pip compile -q --no-emit-index-url --no-annotate --no-header --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
