@@ -1,29 +1,31 @@
 """The evaluator: estimates against the truth, as report.json and one HTML page.
 
-python -m training.evaluate --dataset out/cross --split test --predictions out/estimates.npz --out out/evaluation
-python -m training.evaluate --dataset out/cross --split test --checkpoint out/pose.safetensors --out out/evaluation
+python -m training.evaluate out/estimates.npz out/cross --split test --out out/evaluation    # estimates at hand
+dataengine evaluate out/pose out/cross --split test                                          # a trained pipeline
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
+import shlex
 import subprocess
-import time
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dataengine.errors import StoreError
+from dataengine.errors import DataEngineError, StoreError
 from dataengine.record import report as record
 from dataengine.record.frame_table import KEYPOINT_VISIBLE
 from training import metrics
 from training.slices import axis_values, number, score_of, slice_table, values_of, video_numbers
-from training.truth import SYNTHETIC, Estimates, Truth, matched
+from training.truth import SYNTHETIC, Estimates, Truth, load_estimates, matched, truth_of_dataset
 
 if TYPE_CHECKING:
     from dataengine.view.evaluation import Picture
@@ -279,16 +281,33 @@ class Timed:
         return record.Speed(wall.size, 1 / float((wall + decode).mean()), 1 / float(wall.mean()), float(cpu.mean()) * 1e3)
 
 
-def timed(call: Callable[[int], Any], read: Callable[[int], Any] | None, rows: Iterable[int]) -> tuple[list[Any], Timed]:
-    """Answers of `call(row)` and how long each took; `read(row)` is timed apart and comes first."""
-    answers, wall, cpu, decode = [], [], [], []
-    for row in rows:
-        start = time.perf_counter()
-        if read is not None:
-            read(row)
-        middle, cpu_before = time.perf_counter(), time.process_time()
-        answers.append(call(row))
-        cpu.append(time.process_time() - cpu_before)
-        wall.append(time.perf_counter() - middle)
-        decode.append(middle - start)
-    return answers, Timed(*(np.array(v, np.float64) for v in (wall, cpu, decode)))
+# ---- command line ------------------------------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m training.evaluate", description="Judge stored estimates of a dataset; needs no torch.")
+    p.add_argument("estimates", type=Path, help=".npz of training.truth.save_estimates")
+    p.add_argument("dataset", help="folder of the dataset")
+    p.add_argument("--split", help="default: all of it")
+    p.add_argument("--limit", type=int, help="so many frames, evenly spread, as when they were estimated")
+    p.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder for report.json and report.html")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0, or 2 for bad input with one line that says what."""
+    given = parser().parse_args(arguments)
+    try:
+        estimates = load_estimates(given.estimates)
+        truth = truth_of_dataset(given.dataset, given.split, estimates.keypoint_names, limit=given.limit)
+        command = "python -m training.evaluate " + shlex.join(arguments if arguments is not None else sys.argv[1:])
+        report_path, page_path = write(evaluate(truth, estimates), given.out, command)
+    except DataEngineError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"{report_path} {page_path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,7 +13,7 @@ def levels(id_: str, metric: dict[str, float], **details: float) -> dict[str, An
     return WHERE | {
         "id": id_,
         "title": f"what {id_} is",
-        "metric": metric,
+        "metric": dict(metric),
         "ci95": {k: [v - 1, v + 1] for k, v in metric.items()},
         "details": {k: dict(details) for k in metric},
     }
@@ -23,19 +23,24 @@ def met_rows() -> dict[str, Any]:
     """Figures that reach every goal."""
     ours = {f"both, {fov}": auc for fov, auc in zip(FOVS, (89.0, 87.0, 82.0), strict=True)}
     noise = {"median_mm": 7.5, "ratio_median": 0.7, "ratio_mean": 1.1, "covered_0.9": 0.9, "bound_auc": 89.0, "bound_median_mm": 8.0}
-    kinds = ("", ", refined")
-    refine = {"cpu_ms_per_frame_start": 0.3}
+    cameras, kinds = ("trained camera", *FOVS[::2]), ("", ", refined")
+    without = {
+        f"{k}, {c}": a for k, aucs in (("NCCS", (40, 41, 38)), ("raw pixels", (40, 20, 0))) for c, a in zip(cameras, aucs, strict=True)
+    }
+    lifters = {f"{n}{k}, {f}": a for n, a in (("regression", 30.0), ("diffusion", 60.0)) for k in kinds for f in FOVS}
+    online = {"fps": 20.0, "fps_with_decode": 19.0, "width": 640, "height": 480, "load": 0.5}
     faster = dict.fromkeys(("faster_batch_1", "faster_batch_4096", "jacobian_faster_batch_1", "jacobian_faster_batch_4096"), 2.0)
+    kinematics = faster | {"difference_m": 2e-7, "jacobian_difference": 2e-7}
     return {
         "exact": levels("exact", ours, median_mm=0.01),
         "noise": levels("noise", ours, **noise),
         "outliers": levels("outliers", ours, median_mm=9.0),
-        "nccs": levels("nccs", {f"{k}, {c}": a for k, aucs in (("NCCS", (40, 41, 38)), ("raw pixels", (40, 20, 0))) for c, a in zip(("trained camera", *FOVS[::2]), aucs, strict=True)}),
-        "generation": levels("generation", {f"{n}{k}, {f}": a for n, a in (("regression", 30.0), ("diffusion", 60.0)) for k in kinds for f in FOVS}),
+        "nccs": levels("nccs", without),
+        "generation": levels("generation", lifters),
         "pipeline": levels("pipeline", {f"single frame, {fov}": 50.0 for fov in FOVS}),
-        "speed": WHERE | {"id": "speed", "details": {"online": {"fps": 20.0, "fps_with_decode": 19.0, "width": 640, "height": 480, "load": 0.5}}},
-        "solver": WHERE | {"id": "solver", "details": {"refine": refine, "kinematics": faster | {"difference_m": 2e-7, "jacobian_difference": 2e-7}}},
-    }  # fmt: skip
+        "speed": WHERE | {"id": "speed", "details": {"online": online}},
+        "solver": WHERE | {"id": "solver", "details": {"refine": {"cpu_ms_per_frame_start": 0.3}, "kinematics": kinematics}},
+    }
 
 
 def verdicts(rows: dict[str, Any]) -> dict[str, str]:

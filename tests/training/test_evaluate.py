@@ -237,15 +237,19 @@ def test_page_and_json_of_a_dataset(dataset: Path, tmp_path: Path) -> None:
     assert "nan" not in page.lower().replace("finance", "")
 
 
-def test_timing_counts_decoding_apart() -> None:
-    def busy(ms: float) -> None:
-        end = e.time.perf_counter() + ms / 1e3
-        while e.time.perf_counter() < end:
-            pass
+def test_command_line(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = truth_of_dataset(dataset, "train")
+    file = save_estimates(shifted(truth, np.full(6, 0.03), ids=truth.ids), tmp_path / "e.npz")
+    assert e.main([str(file), str(dataset), "--split", "train", "--out", str(tmp_path / "out")]) == 0
+    report = record.read(tmp_path / "out" / "report.json")
+    assert report.overall.median_m == pytest.approx(0.03) and report.subject.source == str(file) and report.data.split == "train"
+    assert e.main([str(file), str(dataset), "--split", "val"]) == 2
+    assert capsys.readouterr().err == "shifted: estimates of 6 frames, the truth has 2; give the same split and limit\n"
 
-    answers, timed = e.timed(lambda row: busy(4) or row, lambda row: busy(4), range(8))
-    assert answers == list(range(8))
-    speed = timed.speed(2)
-    assert speed is not None and speed.frames == 6 and speed.fps_with_decode is not None
-    assert speed.fps_with_decode < 0.8 * speed.fps_without_decode <= 0.8 * 250
-    assert timed.speed(8) is None
+
+def test_speed_counts_decoding_apart_and_leaves_out_the_warm_up() -> None:
+    timed = e.Timed(np.array([9.0, 0.05, 0.05]), np.array([9.0, 0.08, 0.08]), np.array([9.0, 0.0125, 0.0125]))
+    speed = timed.speed(1)
+    assert speed is not None and speed.frames == 2 and speed.fps_with_decode == pytest.approx(16)
+    assert speed.fps_without_decode == pytest.approx(20) and speed.cpu_ms_per_frame == pytest.approx(80)
+    assert timed.speed(3) is None
