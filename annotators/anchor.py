@@ -128,8 +128,8 @@ def solve_inputs(inputs: Inputs) -> tuple[Solved, tuple[Flag, ...]]:
             best = candidate
         if mode != "per_frame" and not inputs.options.base_starts and (start := audit_base.bumped_at(inputs, candidate)) is not None:
             split = replace(inputs, options=replace(inputs.options, base_starts=(start,)))
-            bumped = solve_mode(split, mode)
-            if bumped is not None and audit_base.is_bump(candidate, bumped):
+            bumped = solve_mode(split, mode, others_follow=True)
+            if bumped is not None and audit.fits(bumped) and audit_base.is_bump(candidate, bumped):
                 return bumped, tuple(audit_base.bump_flags(bumped))
         if audit.fits(best):
             break
