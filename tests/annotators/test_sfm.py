@@ -1,6 +1,7 @@
 """Camera poses from pictures of an exactly known corner; refusals; kills; the same result twice."""
 
 import fcntl
+import re
 
 import numpy as np
 import psutil
@@ -107,6 +108,26 @@ def test_a_camera_that_only_turns_is_refused(tmp_path):
     assert "rotation only" in track.refusal
     assert not track.posed.any()
     assert np.isnan(track.T_world_cam).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("width_m", "says"), [(0.0, "no motion at all explains"), (0.004, "rotation only|baseline too small"), (0.02, "rotation only|baseline too small")]
+)
+def test_a_camera_that_hardly_moves_is_refused(tmp_path, width_m, says):
+    track = solve_cameras(scene.capture([scene.picture(T) for T in scene.arc(5, width_m)]), tmp_path, mapper="incremental")
+    assert track.refusal is not None
+    assert re.search(says, track.refusal)
+
+
+@pytest.mark.slow
+def test_ten_centimetres_at_a_metre_are_enough(tmp_path):
+    truth = scene.arc(7, 0.1)
+    track = solve_cameras(scene.capture([scene.picture(T) for T in truth]), tmp_path, mapper="incremental")
+    assert track.refusal is None
+    shift, turn_deg = pose_errors(track, truth)
+    assert shift.max() < 0.003
+    assert turn_deg.max() < 0.2
 
 
 def test_pictures_without_texture_are_refused(tmp_path):
