@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ class ChainTensors:
     """One (n, 4) matrix of homogeneous points per body that has any."""
     order: Tensor
     """(N,) row of each keypoint among the points of all bodies."""
-    carried: tuple[slice | Tensor, ...]
-    """For each joint the rows, in keypoint order, that move with it."""
+    carried: Tensor
+    """(N, J) 1 where joint j moves keypoint n, else 0."""
     carried_rows: Tensor
     """(J + 1, 2 N) of 0 and 1: for the base (first: all) and each joint, the keypoints that move with it, each twice."""
     ancestors: Tensor
@@ -110,6 +111,7 @@ class KeypointChain:
         values["fixed"], values["point"] = values["fixed"].reshape(-1, 4, 4), values["point"].reshape(-1, 3)
         return KeypointChain(**values)
 
+    @cached_property
     def carries(self) -> NDArray[np.bool_]:
         """(J, N): whether moving joint j moves keypoint n."""
         out = np.zeros((len(self.parent), len(self)), bool)
@@ -130,9 +132,7 @@ class KeypointChain:
         homogeneous = np.concatenate([self.point, np.ones((len(self), 1))], 1)
         by_body = np.argsort(self.body, kind="stable")
         bodies = np.unique(self.body)
-        carries = self.carries()
-        gains = np.zeros((len(self.parent), self.dof))
-        gains[np.arange(len(self.parent)), self.source] = self.gain
+        carries = self.carries
         ancestors = np.array([self._is_ancestor(i, j) for i in range(len(self.parent)) for j in range(len(self.parent))], float)
         ancestors = ancestors.reshape(len(self.parent), len(self.parent)) - 0.5 * np.eye(len(self.parent))
         whole = np.concatenate([np.ones((1, len(self))), carries])
@@ -140,10 +140,10 @@ class KeypointChain:
             tuple(torch.tensor(f.T, dtype=dtype, device=device).contiguous() for f in self.fixed),
             tuple(torch.tensor(homogeneous[self.body == b], dtype=dtype, device=device) for b in bodies),
             torch.tensor(np.argsort(by_body), device=device),
-            tuple(_slice_or_index(np.flatnonzero(row), device) for row in carries),
+            torch.tensor(carries.T, dtype=dtype, device=device),
             torch.tensor(whole.repeat(2, 1), dtype=dtype, device=device),
             torch.tensor(ancestors, dtype=dtype, device=device),
-            None if np.array_equal(gains, np.eye(self.dof)) else torch.tensor(gains, dtype=dtype, device=device),
+            None if self._gains is None else torch.tensor(self._gains, dtype=dtype, device=device),
         )
 
     def _is_ancestor(self, first: int, joint: int) -> bool:
@@ -153,11 +153,15 @@ class KeypointChain:
 
     def forward(self, q: Tensor) -> Tensor:
         """Keypoints (..., N, 3) m in the base frame for positions (..., D). Differentiable by autograd."""
+        if self._single(q):
+            return torch.from_numpy(self.forward_one(q.reshape(-1).numpy())).to(q.dtype).reshape(*q.shape[:-1], len(self), 3)
         points, _ = self.points_and_frames(self._checked(q))
         return points.movedim(-1, 0).reshape(*q.shape[:-1], len(self), 3)
 
     def jacobian(self, q: Tensor) -> Tensor:
         """d keypoints / d positions (..., N, 3, D), m/rad (m/m of a sliding joint), by the geometric formula."""
+        if self._single(q):
+            return torch.from_numpy(self.jacobian_one(q.reshape(-1).numpy())).to(q.dtype).reshape(*q.shape[:-1], len(self), 3, self.dof)
         _, jacobian = self.points_and_jacobian(self._checked(q))
         return jacobian.permute(3, 0, 2, 1).reshape(*q.shape[:-1], len(self), 3, self.dof)
 
@@ -168,16 +172,23 @@ class KeypointChain:
         """
         points, frames = self.points_and_frames(q)
         tables = self.tensors(q.dtype, q.device)
-        out = points.new_zeros(len(self), self.dof, 3, q.shape[-1])
-        for joint, rows in enumerate(tables.carried):
-            column = out[:, self.source[joint]]
-            axis, origin = frames[joint][2], frames[joint][3]
-            if self.prismatic[joint]:
-                moved = axis.expand_as(points[rows])
-            else:
-                moved = torch.linalg.cross(axis.expand_as(points[rows]), points[rows] - origin, dim=1)
-            column[rows] += moved if self.gain[joint] == 1.0 else moved * float(self.gain[joint])
-        return points, out
+        a, b, c, *shift = self.twists(frames).unbind(1)  # (J, B) each
+        x, y, z = points[:, None].unbind(2)  # (N, 1, B) each
+        rows = (b * z - c * y + shift[0], c * x - a * z + shift[1], a * y - b * x + shift[2])
+        columns = torch.stack([row * tables.carried[..., None] for row in rows], 2)
+        if tables.gains is not None:
+            columns = torch.einsum("jd,njib->ndib", tables.gains, columns)
+        return points, columns
+
+    def twists(self, frames: list[Tensor]) -> Tensor:
+        """(J, 6, B): a point X moves by z x X + o x z per turn about the axis z through o, by z per slide; rows (z, o x z) or (0, z)."""
+        stacked = torch.stack(frames)
+        z, o = stacked[:, 2], stacked[:, 3]
+        twists = torch.cat([z, torch.linalg.cross(o, z, dim=1)], 1)
+        if self.prismatic.any():
+            sliding = torch.tensor(self.prismatic, device=z.device)[:, None, None]
+            twists = torch.where(sliding, torch.cat([torch.zeros_like(z), z], 1), twists)
+        return twists
 
     def forward_one(self, q: ArrayLike) -> Array:
         """Keypoints (N, 3) of one configuration (D,), numpy only: the quickest way for a single frame."""
@@ -188,15 +199,25 @@ class KeypointChain:
         """Jacobian (N, 3, D) of one configuration (D,), numpy only."""
         frames = self._frames_one(np.asarray(q, np.float64))
         points = np.einsum("nij,nj->ni", frames[self.body, :3, :3], self.point) + frames[self.body, :3, 3]
-        x, y, z = frames[:-1, :3, 2].T[:, :, None]
-        dx, dy, dz = np.moveaxis(points - frames[:-1, None, :3, 3], -1, 0)
-        columns = np.stack([y * dz - z * dy, z * dx - x * dz, x * dy - y * dx], -1)  # (J, N, 3)
+        axes, origins = frames[:-1, :3, 2], frames[:-1, :3, 3]
+        x, y, z = axes.T[:, None]  # (1, J) each, against points (N, 1)
+        dx, dy, dz = np.moveaxis(points[:, None] - origins, -1, 0)
+        columns = np.stack([y * dz - z * dy, z * dx - x * dz, x * dy - y * dx], 1)  # (N, 3, J)
         if self.prismatic.any():
-            columns[self.prismatic] = frames[:-1][self.prismatic][:, None, :3, 2]
-        columns *= (self.carries() * self.gain[:, None])[..., None]
-        out = np.zeros((self.dof, len(self), 3))
-        np.add.at(out, self.source, columns)
-        return out.transpose(1, 2, 0)
+            columns[:, :, self.prismatic] = axes[self.prismatic].T
+        columns *= self.carries.T[:, None]
+        return columns if self._gains is None else columns @ self._gains
+
+    @cached_property
+    def _gains(self) -> Array | None:
+        """(J, D) of d joint / d position; None: one joint per position, gain 1."""
+        gains = np.zeros((len(self.parent), self.dof))
+        gains[np.arange(len(self.parent)), self.source] = self.gain
+        return None if np.array_equal(gains, np.eye(self.dof)) else gains
+
+    def _single(self, q: Tensor) -> bool:
+        """One configuration on the CPU that nobody differentiates: numpy's calls cost a tenth of torch's."""
+        return q.ndim > 0 and q.shape[-1] == self.dof == q.numel() and q.device.type == "cpu" and not q.requires_grad
 
     def _checked(self, q: Tensor) -> Tensor:
         """(..., D) → (D, B) with the batch last."""
@@ -246,10 +267,3 @@ class KeypointChain:
             local[2, 3] = position if self.prismatic[joint] else 0.0
             frames[joint] = frames[parent] @ self.fixed[joint] @ local
         return frames
-
-
-def _slice_or_index(rows: NDArray[np.int64], device: torch.device | str) -> slice | Tensor:
-    """A slice where the rows follow each other, which costs no copy."""
-    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
-        return slice(int(rows[0]), int(rows[-1]) + 1)
-    return torch.tensor(rows, device=device)

@@ -173,27 +173,16 @@ def _assemble(chain: KeypointChain, sums: Tensor, frames: list[Tensor]) -> tuple
     """H (D + 6, D + 6, M) and g (D + 6, M) from the sums and the joints' twists."""
     tables = chain.tensors(sums.dtype, sums.device)
     squares, gradients = sums[:, _SQUARE].unflatten(1, (6, 6)), sums[:, _GRADIENT]
-    twists = _twists(chain, frames)  # (J, 6, M)
+    twists = chain.twists(frames)  # (J, 6, M)
     column = (squares[1:] * twists[:, None]).sum(2)  # M_j S_j
     slope = (gradients[1:] * twists).sum(1)
     half = (twists[:, None] * column).sum(2) * tables.ancestors[..., None]
     joint = half + half.transpose(0, 1)
     if tables.gains is not None:
         joint = torch.einsum("id,ijm,je->dem", tables.gains, joint, tables.gains)
-        column, slope = (torch.tensordot(tables.gains, v, ([0], [0])) for v in (column, slope))
+        column, slope = (torch.einsum("jd,j...->d...", tables.gains, v) for v in (column, slope))
     H = torch.cat([torch.cat([joint, column], 1), torch.cat([column.transpose(0, 1), squares[0]], 1)])
     return H, torch.cat([slope, gradients[0]])
-
-
-def _twists(chain: KeypointChain, frames: list[Tensor]) -> Tensor:
-    """(J, 6, M): (z, o x z) of a turning joint, (0, z) of a sliding one, in the base frame."""
-    stacked = torch.stack(frames)
-    z, o = stacked[:, 2], stacked[:, 3]
-    twists = torch.cat([z, torch.linalg.cross(o, z, dim=1)], 1)
-    if chain.prismatic.any():
-        sliding = torch.tensor(chain.prismatic, device=z.device)[:, None, None]
-        twists = torch.where(sliding, torch.cat([torch.zeros_like(z), z], 1), twists)
-    return twists
 
 
 def _with_priors(target: Target, state: State, H: Tensor, g: Tensor, square: Tensor) -> Quadratic:
