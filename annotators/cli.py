@@ -33,7 +33,7 @@ def annotate(
     with Bars(console) as bars:
         ingest = run.ingest(capture_yaml, spec, capture, out, bars)
         track, key = run.cameras(capture, ingest, out, seed, bars)
-        used = run.clicks_of(capture, track, out, clicks, ui, port, bars)
+        used = run.clicks_of(spec, capture, track, out, clicks, ui, port, bars)
         solution, spreads, key = run.solution(spec, capture, track, used, out, key, bars)
         if run.needs_second_pass(capture, track, solution):
             track, key = run.cameras(capture, ingest, out, seed, bars, solution)
@@ -47,8 +47,10 @@ def annotate(
     return 1 if strict and not passed else 0
 
 
-def review(out: Path) -> int:
+def review(out: Path | None) -> int:
     """Print the verdicts of an annotation in `out` again: flags, accepted frames, why others were not. Exit code as `--strict`."""
+    if out is None:
+        raise CaptureError("annotate review: give the folder of a finished annotation, such as out/annotated/demo")
     console = Console(highlight=False, soft_wrap=True)
     stored = _newest(out)
     for flag in stored["flags"]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from annotators.capture_spec import CaptureError, CaptureSpec, read_spec
 from annotators.progress import Bars
 from annotators.stages import key_of, key_of_files, load, load_json, once, save_json
 from annotators.types import CameraTrack, Capture, Click, Flag, Solution
+
+if TYPE_CHECKING:
+    from annotators.anchor_state import AnchorOptions
 
 Array = np.ndarray
 
@@ -105,12 +108,9 @@ def solution(
 ) -> tuple[Solution, dict[str, Any], str]:
     """The anchor solve and how far it moves when clicks are left out."""
     from annotators.anchor import solve
-    from annotators.anchor_state import AnchorOptions
     from annotators.spreads import odd_even
 
-    mode = {"known": "auto", "offset": "offset", "unknown_constant": "constant", "unknown": "auto"}[spec.joints_mode]
-    options = AnchorOptions(joints=mode)  # type: ignore[arg-type]  # one of its literals
-    told = dataclasses.replace(capture, joints=None) if spec.joints_mode.startswith("unknown") else capture
+    options, told = options_of(spec), told_joints(spec, capture)
     key = key_of("solution 1", track_key, [dataclasses.astuple(c) for c in clicks], dataclasses.asdict(options))
     path = out / "stages" / "solution.npz"
     fresh = load(path, key, Solution) is None
@@ -125,6 +125,24 @@ def solution(
         verdict = {"frames": list(capture.frames), "reasons": list(found.reasons), "flags": flags}
         save_json(out / "stages" / "verdict.json", "verdict", verdict)
     return found, spreads, key
+
+
+def options_of(spec: CaptureSpec) -> AnchorOptions:
+    """How far the joint log is to be believed, as the solver's option. A known log is still tested: `auto`."""
+    from annotators.anchor_state import AnchorOptions
+
+    match spec.joints_mode:
+        case "offset":
+            return AnchorOptions(joints="offset")
+        case "unknown_constant":
+            return AnchorOptions(joints="constant")
+        case _:
+            return AnchorOptions(joints="auto")
+
+
+def told_joints(spec: CaptureSpec, capture: Capture) -> Capture:
+    """The capture without its joint log where the log is not to be used."""
+    return dataclasses.replace(capture, joints=None) if spec.joints_mode.startswith("unknown") else capture
 
 
 def dataset(capture: Capture, found: Solution, out: Path, key: str, bars: Bars) -> Path:
@@ -163,24 +181,29 @@ def page(
     return path
 
 
-def clicks_of(capture: Capture, track: CameraTrack, out: Path, path: Path | None, ui: bool, port: int, bars: Bars) -> tuple[Click, ...]:
-    """The clicks of a file, of an earlier session in `out`, or made now in the browser. CaptureError where there is nothing to go by."""
+def clicks_of(
+    spec: CaptureSpec, capture: Capture, track: CameraTrack, out: Path, path: Path | None, ui: bool, port: int, bars: Bars
+) -> tuple[Click, ...]:
+    """The clicks of a file, of an earlier session in `out`, or made now in the browser, in frames with a camera pose.
+
+    CaptureError where there is nothing to go by.
+    """
     from annotators.clicks_file import read_clicks
 
     earlier = out / "clicks" / "clicks.json"
     given = path or (earlier if earlier.is_file() else None)
     clicks = read_clicks(given, capture) if given is not None else ()
     if ui:
-        from annotators.app import run_app
+        from annotators.session import click_in_browser
 
         with bars.paused():
-            run_app(capture, track, out / "clicks", clicks=clicks, port=port)
+            click_in_browser(told_joints(spec, capture), track, options_of(spec), out / "clicks", clicks, port)
         clicks = read_clicks(earlier, capture)
     if not clicks and (capture.depth_z_m is None or capture.mask is None):
         raise CaptureError(
             f"{capture.name}: there are no clicks, and without them masks and depth are needed; give --clicks clicks.json or --ui"
         )
-    return clicks
+    return tuple(c for c in clicks if track.posed[c.frame])
 
 
 def _files(path: Path, spec: CaptureSpec) -> list[Path]:

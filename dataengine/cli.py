@@ -166,6 +166,27 @@ class Import:
 
 
 @dataclass
+class Annotate:
+    """Label a real capture: camera, robot, joints, keypoints, masks with uncertainties; `annotate review OUT` tells the verdict again."""
+
+    capture: Annotated[Positional[Path], arg(metavar="CAPTURE", help="YAML file that describes the capture, or the word review")]
+    reviewed: Annotated[Positional[Path | None], arg(metavar="OUT", help="with review: folder of a finished annotation")] = None
+    out: Annotated[Path | None, arg(help="folder for the dataset and the QA page; default out/annotated/NAME")] = None
+    clicks: Annotated[Path | None, arg(help="clicks.json; default: those of an earlier session in the folder")] = None
+    ui: Annotated[bool, arg(help="open the annotation app in the browser")] = False
+    port: Annotated[int, arg(help="of the app, on this machine only")] = 8080
+    strict: Annotated[bool, arg(help="exit code 1 where anything was flagged or frames were rejected")] = False
+
+    def run(self) -> int:
+        from annotators.cli import annotate, review
+
+        if str(self.capture) == "review":
+            return review(self.reviewed)
+        out = self.out or Path("out/annotated") / (self.capture.parent.name if self.capture.stem == "capture" else self.capture.stem)
+        return annotate(self.capture, out, self.clicks, self.ui, self.strict, self.port)
+
+
+@dataclass
 class Doctor:
     """Versions, machine and missing pieces, for bug reports."""
 
@@ -186,6 +207,7 @@ Command = (
     | Annotated[View, subcommand("view")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Import, subcommand("import")]
+    | Annotated[Annotate, subcommand("annotate")]
     | Annotated[Ds, subcommand("ds")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Evaluate, subcommand("evaluate")]
