@@ -207,11 +207,23 @@ class App:
 
     def _arrived(self, client: Any) -> None:
         with self._lock:
-            self.board.show(client)
+            self._fit(client)
             if self.editor is None:
                 self._promote(client)
             else:
                 client.gui.add_markdown("**Read-only**: another browser is editing. This one follows it.", order=1)
+
+    def _fit(self, client: Any) -> None:
+        """Show the whole picture, and again whenever the window (or the panel beside it) changes its shape."""
+        fitted = [client.camera.aspect]
+        self.board.show(client)
+
+        def moved(camera: Any) -> None:
+            if abs(camera.aspect - fitted[0]) > 0.01:
+                fitted[0] = camera.aspect
+                self.board.show(client)
+
+        client.camera.on_update(moved)
 
     def _left(self, client_id: int) -> None:
         with self._lock:

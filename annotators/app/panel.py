@@ -14,6 +14,7 @@ from annotators.app.suspicion import FrameState
 from annotators.landmarks import Landmark
 from annotators.types import Click
 from dataengine.view.pixels import png_uri, webp_uri
+from dataengine.view.viewer_server import by_hand
 
 if TYPE_CHECKING:
     import viser
@@ -93,11 +94,11 @@ class EditorPanel:
         self.style = gui.add_dropdown("Overlay", STYLES, initial_value=app.style, order=15)
         self.opacity = gui.add_slider("Opacity", 0.0, 1.0, 0.05, app.opacity, order=16)
         show_keys = gui.add_button("Keys", order=70, hint="H")
-        self.frame.on_update(lambda e: app.go(int(self.frame.value)))
-        self.ranking.on_update(lambda e: self._ranked())
-        self.landmark.on_update(lambda e: app.choose(self._index(self.landmark.value)))
-        self.style.on_update(lambda e: app.look(self.style.value, self.opacity.value))
-        self.opacity.on_update(lambda e: app.look(self.style.value, self.opacity.value))
+        by_hand(self.frame, lambda: app.go(int(self.frame.value)))
+        by_hand(self.ranking, self._ranked)
+        by_hand(self.landmark, lambda: app.choose(self._index(self.landmark.value)))
+        for control in (self.style, self.opacity):
+            by_hand(control, lambda: app.look(self.style.value, self.opacity.value))
         verbs = {"Undo": "undo", "Redo": "redo", "Delete": "delete"}
         places = {"Suggested": "go_to_suggestion", "Suspicious": "next_suspicious", "Whole": "whole"}
         buttons.on_click(lambda e: getattr(app, verbs[buttons.value])(client))

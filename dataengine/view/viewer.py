@@ -27,7 +27,7 @@ from dataengine.view.pixels import png_uri
 from dataengine.view.viewer_controls import BESIDE, HINT, LAYERS, Controls, build_controls, pixel_table
 from dataengine.view.viewer_geometry import Cloud, PicturePlane, beside_m, camera_pose, depth_cloud, nearest_on_ray, working_depth_m
 from dataengine.view.viewer_pixel import PixelValue, pixel_values
-from dataengine.view.viewer_server import close_server, open_server
+from dataengine.view.viewer_server import by_hand, close_server, open_server
 
 if TYPE_CHECKING:
     import viser
@@ -283,7 +283,7 @@ class Viewer:
             control.on_update(lambda e: self._locked(self._draw_clouds))
         c.arrange.on_update(lambda e: self._locked(self._rearrange))
         for number in (c.u, c.v):
-            number.on_update(lambda e: self._typed_pixel())
+            by_hand(number, self._typed_pixel)
         for layer, box in c.layers.items():
             box.on_update(lambda e, layer=layer: self._apply_layer(layer))
         c.through.on_click(lambda e: self._look_through(e.client))
@@ -310,9 +310,7 @@ class Viewer:
             self.show_pixel(*pixel)
 
     def _typed_pixel(self) -> None:
-        typed = int(self.controls.u.value), int(self.controls.v.value)
-        if typed != (self.pixel or (0, 0)):
-            self.show_pixel(*typed)
+        self.show_pixel(int(self.controls.u.value), int(self.controls.v.value))
 
     def _rearrange(self) -> None:
         self._shift = self._beside(self._one_frame(0))

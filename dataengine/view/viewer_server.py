@@ -6,9 +6,10 @@ import errno
 import importlib
 import io
 import socket
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import DataEngineError
 
@@ -49,6 +50,19 @@ def close_server(server: viser.ViserServer) -> None:
     """Stop a server without its farewell on stdout."""
     with redirect_stdout(io.StringIO()):
         server.stop()
+
+
+def by_hand(control: Any, act: Callable[[], None]) -> None:
+    """Call ``act`` when a person moves a control, not when the app itself sets it to show its state.
+
+    Both arrive through the same callback, later and in a thread of their own: an echo of our own setting could undo a newer step.
+    """
+
+    def changed(event: Any) -> None:
+        if event.client is not None:
+            act()
+
+    control.on_update(changed)
 
 
 def check_address(host: str, port: int) -> None:
