@@ -68,8 +68,11 @@ def test_observations_reproject_in_our_pixel_convention(solved):
     assert error.mean() < 0.7
 
 
-def test_a_killed_solver_goes_on_and_ends_with_the_same_result(corner, solved, tmp_path):
-    for wanted in ("features", "matches", "mapping (incremental)"):
+@pytest.mark.parametrize(
+    "stages", [["matches"], pytest.param(["features", "matches", "mapping (incremental)", "covariance"], marks=pytest.mark.slow)]
+)
+def test_a_killed_solver_goes_on_and_ends_with_the_same_result(corner, solved, tmp_path, stages):
+    for wanted in stages:
 
         def kill_child(stage: str, share: float, wanted: str = wanted) -> None:
             if stage == wanted:
@@ -112,7 +115,8 @@ def test_a_camera_that_only_turns_is_refused(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("width_m", "says"), [(0.0, "no motion at all explains"), (0.004, "rotation only|baseline too small"), (0.02, "rotation only|baseline too small")]
+    ("width_m", "says"),
+    [(0.0, "no motion at all explains"), (0.004, "rotation only|baseline too small"), (0.02, "rotation only|baseline too small")],
 )
 def test_a_camera_that_hardly_moves_is_refused(tmp_path, width_m, says):
     track = solve_cameras(scene.capture([scene.picture(T) for T in scene.arc(5, width_m)]), tmp_path, mapper="incremental")
@@ -168,6 +172,7 @@ def test_a_static_segment_is_one_pose_although_something_moves_in_it(corner, tmp
     assert shift.max() < 0.004
 
 
+@pytest.mark.slow
 def test_given_masks_keep_features_out(corner, tmp_path):
     mask = np.zeros((240, 320), bool)
     mask[:, :150] = True
