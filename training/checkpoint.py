@@ -57,6 +57,7 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f".{path.name}.tmp")
     save_file(tensors, hidden, metadata)
+    os.chmod(hidden, 0o644)  # safetensors makes it for its owner alone
     with open(hidden, "rb") as f:
         os.fsync(f.fileno())
     os.replace(hidden, path)

@@ -121,7 +121,11 @@ def drawing_names(chain: KeypointChain) -> Names:
     from dataengine.record.video import Names
 
     parts = [name.partition("@") for name in chain.keypoint_names]
-    order = sorted({p[0] for p in parts}, key=lambda link: (min(b for p, b in zip(parts, chain.body, strict=True) if p[0] == link), link))
+    links = [p[0] for p in parts]
+    # Bodies are numbered base first; within one the order of the set, which names what is nearer to the base first.
+    order = sorted(
+        set(links), key=lambda link: (min(b for name, b in zip(links, chain.body, strict=True) if name == link), links.index(link))
+    )
     offsets = [[1e-3 * float(v) for v in p[2].removesuffix("mm").split(",")] if p[2] else [0.0, 0.0, 0.0] for p in parts]
     return Names(
         chain.joint_names,
