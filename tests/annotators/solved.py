@@ -29,6 +29,7 @@ def world():
     rng = np.random.default_rng(0)
     times = np.arange(N) / 5
     q = (robot.model.q_lower + robot.model.q_upper) / 2 + 0.2 * np.sin(np.outer(times, np.linspace(1, 2, robot.model.dof)))
+    q = np.clip(q, robot.model.q_lower, robot.model.q_upper)
     T_world_cam = np.stack([se3.look_at((1.3 * np.cos(0.1 * k), 1.3 * np.sin(0.1 * k), 0.8), (0, 0, 0.45)) for k in range(N)])
     T_world_base = se3.make(se3.rotation_from_axis_angle((0, 0, 1.0), 0.3), (0.05, 0.02, 0.0))
     T_cam_base = se3.inverse(T_world_cam) @ T_world_base
