@@ -115,8 +115,7 @@ def test_a_camera_that_only_turns_is_refused(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("width_m", "says"),
-    [(0.0, "no motion at all explains"), (0.004, "rotation only|baseline too small"), (0.02, "rotation only|baseline too small")],
+    ("width_m", "says"), [(0.0, "no motion at all explains"), (0.004, "rotation only|baseline"), (0.02, "rotation only|baseline")]
 )
 def test_a_camera_that_hardly_moves_is_refused(tmp_path, width_m, says):
     track = solve_cameras(scene.capture([scene.picture(T) for T in scene.arc(5, width_m)]), tmp_path, mapper="incremental")
