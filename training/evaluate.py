@@ -154,7 +154,7 @@ def worst_cases(truth: Truth, errors_m: Array, count: int = WORST) -> tuple[reco
         taken[video] = taken.get(video, 0) + 1
         if taken[video] <= 2:
             dataset, number_, frame = truth.ids[row].tolist()
-            out.append(record.WorstCase(dataset, number_, frame, number(errors_m[row]), values_of(values, row)))
+            out.append(record.WorstCase(dataset, number_, frame, number(float(errors_m[row])), values_of(values, row)))
     return tuple(out)
 
 
