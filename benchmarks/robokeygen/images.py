@@ -32,25 +32,13 @@ def measure(estimator: RobotPoseEstimator, root: Path, out: Path, split: str | N
     return levels, min(frames)
 
 
-def measure_speed(estimator: RobotPoseEstimator, root: Path, limit: int | None) -> tuple[dict[str, dict[str, float]], int]:
-    """Online and single-frame frames per second, wall time, and how busy the machine was."""
-    found: dict[str, dict[str, float]] = {}
-    frames = 0
-    for online in (True, False):
-        truth, _, timed = predict_dataset(estimator, str(root / "cross_camera_xbox360"), None, limit, online)
-        speed = timed.speed()
-        if speed is None:
-            continue
-        frames = speed.frames
-        found["online" if online else "single frame"] = {
-            "fps": speed.fps_without_decode,
-            "fps_with_decode": speed.fps_with_decode or 0.0,
-            "cpu_ms_per_frame": speed.cpu_ms_per_frame,
-            "width": float(truth.size[0, 0]),
-            "height": float(truth.size[0, 1]),
-            "load": os.getloadavg()[0],
-        }
-    return found, frames
+def measure_speed(estimator: RobotPoseEstimator, dataset: Path, videos: int) -> dict[str, Any]:
+    """{"single frame": …, "online": …} of `speed_bench.measure`, and how busy the machine was."""
+    from benchmarks.robokeygen import speed_bench
+
+    clips = speed_bench.read_clips(str(dataset), videos)
+    found: dict[str, Any] = {"load": os.getloadavg()[0]}
+    return found | {("online" if online else "single frame"): speed_bench.measure(estimator, clips, online) for online in (False, True)}
 
 
 def as_row(levels: Levels) -> dict[str, Any]:

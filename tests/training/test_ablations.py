@@ -1,8 +1,6 @@
 """One ablation, one command, one row; and the estimators behind them on scenes whose answer is known."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +15,6 @@ from training.evaluate import evaluate
 from training.kinematics import KeypointChain
 from training.scene_statistics import DetectorNoise
 from training.synthetic import Method
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +39,7 @@ def test_exact_points_give_the_exact_robot(chain: KeypointChain) -> None:
 
 def test_noisy_points_lie_near_the_bound(chain: KeypointChain) -> None:
     noise = DetectorNoise(1.5)
-    scenes = synthetic.draw(chain, 96, 62.73, 3)
+    scenes = synthetic.draw(chain, 64, 62.73, 3)
     trial = synthetic.run(chain, scenes, noise, Method())
     found = evaluate(trial.truth, trial.estimates, synthetic.bound_draws(chain, scenes, noise)).report
     assert found.efficiency is not None and found.efficiency.median_ratio is not None and 0.4 < found.efficiency.median_ratio < 1.2
@@ -85,7 +81,9 @@ def test_methods_that_cannot_be_are_refused(chain: KeypointChain) -> None:
         ablations.train_variant(Bench(), "gan")
 
 
-@pytest.mark.parametrize("name", ["nccs", "generation", "refinement"])
+@pytest.mark.parametrize(
+    "name", ["refinement", pytest.param("nccs", marks=pytest.mark.slow), pytest.param("generation", marks=pytest.mark.slow)]
+)
 def test_rows_have_what_a_row_must_have(name: str, lifters: Bench) -> None:
     row = json.loads(json.dumps(ablations.row(name, lifters), allow_nan=False))
     assert {"id", "commit", "machine", "threads", "torch", "seed", "n", "metric", "ci95"} <= row.keys()
@@ -108,16 +106,12 @@ def test_a_variant_is_trained_once(lifters: Bench) -> None:
     assert replace(lifters, lifter=folder).network().config.kind == "regression"
 
 
-def test_command_line(tmp_path: Path) -> None:
-    def ran(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", "training.ablations", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=280
-        )
-
-    done = ran("keypoints", "--frames", "4", "--lifters", str(tmp_path))
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1, done.stderr[-800:]
-    row = json.loads(done.stdout)
-    assert row["id"] == "keypoints" and np.isfinite(row["metric"]["15 keypoints, 62.73°"])
-    wrong = ran("nonsense")
-    assert wrong.returncode == 2 and wrong.stderr.startswith("unknown ablation 'nonsense'") and len(wrong.stderr.splitlines()) == 1
-    assert set(ABLATIONS) <= set(ran("--list").stdout.split())
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ablations.main(["keypoints", "--frames", "4", "--lifters", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    row = json.loads(printed)
+    assert len(printed.splitlines()) == 1 and row["id"] == "keypoints" and np.isfinite(row["metric"]["15 keypoints, 62.73°"])
+    assert ablations.main(["nonsense"]) == 2
+    wrong = capsys.readouterr().err
+    assert wrong.startswith("unknown ablation 'nonsense'") and len(wrong.splitlines()) == 1
+    assert ablations.main(["--list"]) == 0 and set(ABLATIONS) <= set(capsys.readouterr().out.split())

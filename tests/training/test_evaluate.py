@@ -9,6 +9,7 @@ import pytest
 
 from dataengine.errors import RobotError, StoreError
 from dataengine.record import report as record
+from dataengine.store.catalogue import open_catalogue
 from tests.store.synthetic import new_dataset, synthetic_video
 from training import evaluate as e
 from training.slices import axis_values, intervals, slice_table
@@ -221,6 +222,19 @@ def test_bad_datasets(dataset: Path, tmp_path: Path) -> None:
     refused.write_manifest()
     with pytest.raises(StoreError, match="none of the 2 frames was accepted"):
         truth_of_dataset(refused.path)
+    with pytest.raises(StoreError, match="unknown modality 'depth_sim'; available: rgb, mask_link"):
+        read_columns(open_catalogue(dataset), ("depth_sim", "K"), np.arange(2))
+
+
+def test_a_dataset_without_photos_has_a_page_without_photos(tmp_path: Path) -> None:
+    made = new_dataset(tmp_path / "d")
+    video = synthetic_video(0, 3, modalities=("mask_link",))
+    video.frames["accepted"] = 1
+    made.add(0, video, "train")
+    made.write_manifest()
+    truth = truth_of_dataset(made.path)
+    page = e.write(e.evaluate(truth, shifted(truth, np.full(3, 0.02))), tmp_path)[1].read_text()
+    assert page.count('<svg class="shot"') == 2 and "data:image/webp" not in page
 
 
 def test_page_and_json_of_a_dataset(dataset: Path, tmp_path: Path) -> None:
