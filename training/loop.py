@@ -207,7 +207,7 @@ def _forward(
     """Layers such as dropout only know torch's global generator: it is set for this step and put back afterwards."""
     devices = [ranks.device] if ranks.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.loop.amp == "bf16"):
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator, device=ranks.device)))
+        torch.manual_seed(generator.initial_seed() ^ 1)
         return recipe.loss(model, batch, generator)
 
 

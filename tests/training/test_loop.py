@@ -60,7 +60,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
     train(Toy(), config(60), tmp_path / "whole")
     broken = tmp_path / "broken"
     process = run(broken, 60, pause_s=0.05)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(broken.glob(checkpoint.PATTERN)) and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.2)

@@ -36,7 +36,7 @@ def lifter_config(preset: str, robot: str = "panda", keypoint_set: str = "panda1
         robot, keypoint_set, coordinates="camera", fov_deg=(65.0, 65.0), weighting="likelihood", times="uniform", noise=exact, net=plain
     )
     return {
-        "small": Config("lifter", small, OptimConfig(2e-3, ema=0.999), LoopConfig(8000, 256, amp="bf16", save_every=500)),
+        "small": Config("lifter", small, OptimConfig(2e-3, ema=0.999), LoopConfig(4000, 256, amp="bf16", save_every=500)),
         "tiny": Config(
             "lifter", replace(small, net=ScoreNetConfig(64, 32, 1)), OptimConfig(2e-3, warmup=10, ema=0.9), LoopConfig(60, 64, log_every=10)
         ),
