@@ -50,3 +50,24 @@ def open_page(browser: Any, port: int, width: int = 820, height: int = 420) -> A
     page.goto(f"http://127.0.0.1:{port}/")
     page.wait_for_selector("canvas")
     return page
+
+
+def dismiss_toast(page: Any) -> None:
+    """viser warns of software rendering, over the picture."""
+    page.get_by_text("Software WebGL rendering detected").wait_for()
+    page.locator("[class*=Notification-closeButton]").first.click()
+    page.get_by_text("Software WebGL rendering detected").wait_for(state="detached")
+
+
+def settle(page: Any, client: Any) -> None:
+    """Wait until the browser itself says that its window has the final shape and that its camera stands still."""
+    box = page.locator("canvas").first.bounding_box()
+    wait_until(lambda: abs(client.camera.aspect - box["width"] / box["height"]) < 0.01, page)
+    quiet: list[float] = [0.0, 0]
+
+    def still() -> bool:
+        quiet[1] = quiet[1] + 1 if client.camera.update_timestamp == quiet[0] else 0
+        quiet[0] = client.camera.update_timestamp
+        return quiet[1] > 40
+
+    wait_until(still, page)

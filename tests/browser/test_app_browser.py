@@ -21,7 +21,7 @@ from annotators.app.keys import KEYS
 from annotators.app.main import App, run_app
 from dataengine.view.viewer_server import ViewError
 from tests.annotators.staged import Staged
-from tests.browser.conftest import BROWSER, open_page, wait_until
+from tests.browser.conftest import BROWSER, dismiss_toast, open_page, settle, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,25 +50,6 @@ if BROWSER:  # what needs no browser is tested in tests/annotators
         focal = box["height"] / 2 / np.tan(FIELD_RAD / 2) / -eye[2]
         x, y = ((uv_px[0] - (size[0] - 1) / 2) * PX - eye[0]) * focal, ((uv_px[1] - (size[1] - 1) / 2) * PX - eye[1]) * focal
         return box["x"] + box["width"] / 2 + x - 0.5, box["y"] + box["height"] / 2 + y - 0.5
-
-    def dismiss_toast(page) -> None:
-        """viser warns of software rendering, over the picture."""
-        page.get_by_text("Software WebGL rendering detected").wait_for()
-        page.locator("[class*=Notification-closeButton]").first.click()
-        page.get_by_text("Software WebGL rendering detected").wait_for(state="detached")
-
-    def settle(page, client) -> None:
-        """Wait until the browser itself says that its window has the final shape and that its camera stands still."""
-        box = page.locator("canvas").first.bounding_box()
-        wait_until(lambda: abs(client.camera.aspect - box["width"] / box["height"]) < 0.01, page)
-        quiet = [0.0, 0]
-
-        def still() -> bool:
-            quiet[1] = quiet[1] + 1 if client.camera.update_timestamp == quiet[0] else 0
-            quiet[0] = client.camera.update_timestamp
-            return quiet[1] > 20
-
-        wait_until(still, page)
 
     @pytest.mark.slow
     def test_clicking_solving_undoing_and_a_second_browser(app: App, browser, staged: Staged, tmp_path: Path):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dataengine.store.dataset import open_or_create
 from dataengine.view.viewer import Viewer, open_viewer
-from tests.browser.conftest import BROWSER, open_page, wait_until
+from tests.browser.conftest import BROWSER, dismiss_toast, open_page, settle, wait_until
 
 if BROWSER:  # what needs no browser is tested in tests/view
 
@@ -53,9 +53,13 @@ if BROWSER:  # what needs no browser is tested in tests/view
         wait_until(lambda: np.allclose(viewer.robot["panda_hand"].position, poses[1, :3, 3], atol=1e-9), page)
         assert np.linalg.norm(poses[1, :3, 3] - poses[0, :3, 3]) > 1e-5
 
+        dismiss_toast(page)
+        settle(page, client)
+
         # Through the camera, a click in the canvas tells the stored values of that pixel.
         page.get_by_role("button", name="Through the camera").click()
         wait_until(lambda: np.allclose(client.camera.position, video.frames[1]["T_world_cam"][:3, 3], atol=1e-3), page)
+        settle(page, client)
         box = page.locator("canvas").first.bounding_box()
         height, width = video.size
         focal = box["height"] / 2 / np.tan(client.camera.fov / 2)
