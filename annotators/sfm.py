@@ -158,7 +158,7 @@ def _keep_or_clear(folder: Path, request: dict[str, Any]) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
     """Hold the folder's lock; the child inherits it, so an orphan that is about to end is waited for."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         until = time.monotonic() + _LOCK_WAIT_S
         while True:
