@@ -18,7 +18,7 @@ from training.views import PLAIN, ViewDraw, draw_views
 
 @dataclass(frozen=True)
 class DetectorTask:
-    """``data``: datasets, of which ``split`` is trained on ("" for all); ``validation``: split measured on ("" for none), up to ``frames``."""
+    """``data``: datasets; ``split``: trained on ("" for all); ``validation``: split measured on ("" for none), up to ``frames``."""
 
     data: tuple[str, ...] = ()
     split: str = "train"
@@ -50,7 +50,8 @@ class DetectorRecipe:
     def model(self, generator: torch.Generator) -> nn.Module:
         with torch.random.fork_rng([]):
             torch.manual_seed(generator.initial_seed())
-            return Detector(self.task.detector, len(self._probe.keypoints)).to(memory_format=torch.channels_last)
+            # Weights stay contiguous: a fused optimizer reads a checkpoint's moments in memory order. Inputs alone decide the layout.
+            return Detector(self.task.detector, len(self._probe.keypoints))
 
     def data(self, ranks: Ranks, batch: int) -> FrameBatches:
         task = self.task
