@@ -13,7 +13,7 @@ from dataengine.store.catalogue import open_catalogue
 from tests.store.synthetic import new_dataset, synthetic_video
 from training import evaluate as e
 from training.slices import axis_values, intervals, slice_table
-from training.truth import Estimates, Truth, joined, load_estimates, matched, save_estimates, truth_of_dataset
+from training.truth import Estimates, Truth, joined, load_estimates, matched, read_columns, save_estimates, truth_of_dataset
 
 NAMES = ("base", "elbow", "hand", "tip")
 JOINTS = ("turn", "finger_slide")
