@@ -42,10 +42,10 @@ class AnchorOptions:
     time_offset_sigma_s: float = 0.1
     joint_offset_sigma_rad: float = 0.05
     joint_speed_sigma_rad_s: float = 1.0
-    model_floor_m: float = 0.0002
+    model_floor_m: float = 0.0001
     """What the model itself (calibration of the arm, meshes) may be wrong by."""
-    camera_sigma_m: float = 0.0002
-    camera_sigma_rad: float = 0.00015
+    camera_sigma_m: float = 0.0001
+    camera_sigma_rad: float = 0.0001
     """Floor of a camera's own standard deviation: structure from motion states only its inner precision."""
     estimate_time_offset: bool = True
     estimate_cameras: bool = True
