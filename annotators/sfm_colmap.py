@@ -23,6 +23,7 @@ _VERIFY_ERROR_PX = 3.0
 _FILTER_FACTOR = 4.0
 _MIN_ANGLE_DEG = 1.0
 _PNP_ERROR_PX = 4.0
+_MIN_POINTS = 12
 PIXEL_CENTRE_PX = 0.5
 
 
@@ -140,10 +141,13 @@ def polish(model: pycolmap.Reconstruction) -> None:
     model.update_point_3d_errors()
 
 
-def read_model(model: pycolmap.Reconstruction, names: Sequence[str]) -> Model:
-    """Arrays of a reconstruction; poses in the order of `names`."""
+def read_model(model: pycolmap.Reconstruction, names: Sequence[str]) -> Model | None:
+    """Arrays of a reconstruction; poses in the order of `names`, those with at least 12 points; None when there is none."""
     number = {name: k for k, name in enumerate(names)}
-    images = sorted((model.image(i) for i in model.reg_image_ids()), key=lambda image: number[image.name])
+    held = [image for image in (model.image(i) for i in model.reg_image_ids()) if image.num_points3D >= _MIN_POINTS]
+    if not held:
+        return None
+    images = sorted(held, key=lambda image: number[image.name])
     point_of = {point: k for k, point in enumerate(sorted(model.point3D_ids()))}
     T_cam_world = np.stack([as_matrix(image.cam_from_world()) for image in images])
     rows = [
@@ -218,14 +222,14 @@ def absolute_pose(
             point = point_at.get((keyframe, int(other)))
             if point is not None:
                 votes.setdefault(int(own), Counter())[point] += 1
-    if len(votes) < 12:
+    if len(votes) < _MIN_POINTS:
         return None
     own = np.array(sorted(votes), np.int64)
     chosen = np.array([votes[k].most_common(1)[0][0] for k in own], np.int64)
     options = pycolmap.AbsolutePoseEstimationOptions()
     options.ransac.max_error, options.ransac.random_seed, options.ransac.num_threads = _PNP_ERROR_PX, seed, 1
     found = pycolmap.estimate_and_refine_absolute_pose(features.keypoints(view)[own], points[chosen], features.camera, options)
-    if found is None or found["num_inliers"] < 12:
+    if found is None or found["num_inliers"] < _MIN_POINTS:
         return None
     inlier = np.asarray(found["inlier_mask"], bool)
     return se3.inverse(as_matrix(found["cam_from_world"])), own[inlier], chosen[inlier]

@@ -103,13 +103,13 @@ def correlation_in_tracks(residuals_px: Array, obs_point: NDArray[np.int64], obs
 
 def correlation_in_pictures(residuals_px: Array, obs_pose: NDArray[np.int64], obs_uv_px: Array, reach_px: float) -> float:
     """Factor (≥ 1) by which errors that neighbours within `reach_px` share (lens distortion, rolling shutter) raise variances."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     poses = np.unique(obs_pose)
     shared = own = 0.0
     for pose in poses[np.linspace(0, len(poses) - 1, min(12, len(poses))).astype(int)]:
         here = np.flatnonzero(obs_pose == pose)
-        pairs = cKDTree(obs_uv_px[here]).query_pairs(reach_px, output_type="ndarray")
+        pairs = KDTree(obs_uv_px[here]).query_pairs(reach_px, output_type="ndarray")
         apart = np.linalg.norm(obs_uv_px[here][pairs[:, 0]] - obs_uv_px[here][pairs[:, 1]], axis=1) > 0.5  # one place, two orientations
         i, j = here[pairs[apart]].T
         shared += 2.0 * float((residuals_px[i] * residuals_px[j]).sum())

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from annotators import sfm_checks, sfm_covariance, sfm_pairs, sfm_views
 from annotators.motion_mask import motion_mask, sample_frames
-from annotators.sfm_child import carry
+from annotators.sfm_child import carry, choose, cross_check
+from annotators.sfm_colmap import Model
 from dataengine.geometry import se3
 from dataengine.geometry.camera import project
 from tests.annotators import sfm_scene as scene
@@ -265,3 +266,41 @@ def test_errors_shared_by_neighbours_raise_the_variance():
     bent = np.stack([np.sin(uv[:, 0] / 60), np.cos(uv[:, 1] / 60)], -1)
     neighbours = 300 * np.pi * 20.0**2 / 400**2
     assert sfm_covariance.correlation_in_pictures(bent, pose, uv, 20.0) == pytest.approx(1.0 + neighbours, rel=0.3)
+
+
+def model(count: int, T: np.ndarray | None = None) -> Model:
+    """A model that poses the first `count` views of an arc."""
+    none = np.empty(0, np.int64)
+    return Model(np.arange(count), scene.arc(20)[:count] if T is None else T, np.empty((0, 3)), none, none, none)
+
+
+@pytest.mark.parametrize(
+    ("incremental", "global_", "chosen"),
+    [
+        (20, 20, "incremental"),
+        (19, 20, "incremental"),
+        (12, 20, "global"),
+        (20, 5, "incremental"),
+        (None, 8, "global"),
+        (8, None, "incremental"),
+    ],
+)
+def test_auto_takes_the_mapper_that_poses_more(incremental, global_, chosen):
+    models = {"incremental": None if incremental is None else model(incremental), "global": None if global_ is None else model(global_)}
+    name, found = choose(models)
+    assert name == chosen
+    assert found is models[chosen]
+
+
+def test_auto_without_any_model_has_none():
+    assert choose({"incremental": None, "global": None})[1] is None
+
+
+def test_cross_check_compares_what_both_pose():
+    bigger = scene.arc(20)
+    bigger[:, :3, 3] *= 3.0
+    found = cross_check({"incremental": model(20), "global": model(10, bigger[:10])}, "incremental")
+    assert found["posed_share"] == 0.5
+    assert found["translation_share"] < 1e-9
+    assert cross_check({"incremental": model(20)}, "incremental") == {}
+    assert cross_check({"incremental": model(20), "global": None}, "incremental") == {"posed_share": 0.0}
