@@ -141,7 +141,7 @@ def posed_mask(video: Video, f: int) -> Array:
 
 def spread_rows(spreads: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of {"odd_even": {base_mm, base_deg, keypoints_mm}, "leave_one_out": {…}}; what is missing shows a dash."""
-    titles = {"odd_even": "odd against even clicked frames", "leave_one_out": "one click left out, largest change"}
+    titles = {"odd_even": "odd against even clicked frames", "leave_one_out": "one click left out (from clicks alone), largest change"}
     columns = ("base_mm", "base_deg", "keypoints_mm")
     return [{"name": titles.get(k, k), **{c: v.get(c) for c in columns}} for k, v in spreads.items() if isinstance(v, dict) and v]
 

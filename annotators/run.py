@@ -108,7 +108,7 @@ def solution(
 ) -> tuple[Solution, dict[str, Any], str]:
     """The anchor solve and how far it moves when clicks are left out."""
     from annotators.anchor import solve
-    from annotators.spreads import odd_even
+    from annotators.spreads import leave_one_out, odd_even
 
     options, told = options_of(spec), told_joints(spec, capture)
     key = key_of("solution 1", track_key, [dataclasses.astuple(c) for c in clicks], dataclasses.asdict(options))
@@ -118,7 +118,13 @@ def solution(
         found = once(path, key, Solution, lambda: solve(told, track, clicks, options))
         spreads = load_json(out / "stages" / "spreads.json", key)
         if spreads is None:
-            spreads = {"odd_even": odd_even(lambda some: solve(told, track, some, options), clicks)}
+            by_clicks = dataclasses.replace(options, use_depth=False, use_masks=False)  # quick, and surfaces would hide what a click does
+            spreads = {
+                "odd_even": odd_even(lambda some: solve(told, track, some, options), clicks),
+                "leave_one_out": leave_one_out(
+                    lambda some: solve(told, track, some, by_clicks), clicks, found.click_residual_px, found.click_inlier
+                ),
+            }
             save_json(out / "stages" / "spreads.json", key, spreads)
     if fresh or not (out / "stages" / "verdict.json").is_file():
         flags = [dataclasses.asdict(f) for f in found.flags]

@@ -13,7 +13,7 @@ import annotators.sfm
 from annotators.cli import annotate, review
 from annotators.clicks_file import read_clicks
 from annotators.run import needs_second_pass, robot_masks
-from annotators.spreads import odd_even
+from annotators.spreads import leave_one_out, odd_even
 from annotators.stages import key_of, load, load_json, save, save_json
 from annotators.types import CameraTrack, Click, Solution
 from dataengine import cli
@@ -87,17 +87,17 @@ def test_a_finished_stage_is_not_done_again(capture_yaml, solvers, tmp_path, cap
     out, clicks = tmp_path / "out", write_clicks(tmp_path / "clicks.json")
     assert annotate(capture_yaml, out, clicks) == 0
     first = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    assert solvers == {"sfm": 1, "anchor": 3}  # one whole, two halves
+    assert solvers == {"sfm": 1, "anchor": 10}  # one whole, two halves; by clicks one whole and six without one
     assert open_dataset(out / "dataset").verify() == {} and (out / "qa.html").stat().st_size > 10_000
     assert "4 of 5 frames accepted" in capsys.readouterr().out
     assert annotate(capture_yaml, out, clicks) == 0
-    assert solvers == {"sfm": 1, "anchor": 3}
+    assert solvers == {"sfm": 1, "anchor": 10}
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == first
     (out / "qa.html").unlink()
     annotate(capture_yaml, out, clicks)
-    assert solvers == {"sfm": 1, "anchor": 3} and (out / "qa.html").is_file()
+    assert solvers == {"sfm": 1, "anchor": 10} and (out / "qa.html").is_file()
     annotate(capture_yaml, out, write_clicks(clicks, (0, 1)))
-    assert solvers == {"sfm": 1, "anchor": 4}
+    assert solvers == {"sfm": 1, "anchor": 16}
     with open_dataset(out / "dataset").reader(0) as reader:
         assert reader.video().frame_count == N
     image = capture_yaml.parent / "rgb/000001.png"
@@ -212,6 +212,27 @@ def test_odd_and_even_frames_measure_how_far_the_base_moves():
     assert found["base_mm"] == pytest.approx(5) and found["base_deg"] == pytest.approx(0, abs=1e-4)
     assert found["keypoints_mm"] == pytest.approx(np.sqrt(3))
     assert odd_even(solve, clicks[:3]) == {}
+
+
+def test_leaving_one_click_out_tries_the_worst_believed_ones():
+    _, solution = world()
+    clicks = tuple(Click(k, "elbow", (float(k), 1.0)) for k in range(9))
+    residual = np.array([[k, 0.0] for k in range(9)])
+    asked = []
+
+    def solve(some):
+        asked.append({c.frame for c in clicks} - {c.frame for c in some})
+        shift = 0.001 * sum(asked[-1])
+        return dataclasses.replace(solution, keypoints_cam_m=solution.keypoints_cam_m + (shift, 0, 0))
+
+    found = leave_one_out(solve, clicks, residual, np.arange(9) != 8)
+    assert asked == [set(), {7}, {6}, {5}, {4}, {3}, {2}]
+    assert found["keypoints_mm"] == pytest.approx(7) and found["base_mm"] == 0
+
+    def fail(some):
+        raise DataEngineError("too few")
+
+    assert leave_one_out(fail, clicks, residual, np.ones(9, bool)) == {}
 
 
 def test_the_second_pass_masks_the_robot_that_moved():
