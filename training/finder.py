@@ -41,7 +41,7 @@ class Finder:
         self.device = torch.device(device)
         detector = detector.eval().requires_grad_(False).to(self.device)
         fold_norms(detector)
-        self.detector = detector.to(memory_format=torch.channels_last)
+        self.detector: Detector = detector.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.config, self.half = detector.config, half
         self.calibration = detector.calibration.float().cpu()
         if half:

@@ -74,8 +74,10 @@ def fold_norms(module: nn.Module) -> nn.Module:
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     for part in module.modules():
-        if isinstance(part, ConvNorm) and isinstance(part[1], nn.BatchNorm2d) and isinstance(part[0], nn.Conv2d):
-            part[0], part[1] = fuse_conv_bn_eval(part[0], part[1]), nn.Identity()
+        if isinstance(part, ConvNorm):
+            convolution, norm = part[0], part[1]
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                part[0], part[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
     return module
 
 

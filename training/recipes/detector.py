@@ -94,11 +94,14 @@ def measure_crops(
         with torch.no_grad():
             predicted = model(views.images.contiguous(memory_format=torch.channels_last))
         error, variance, distance = detection_errors(predicted, views, config.sigma_px)
-        errors.append(error), variances.append(variance), distances.append(distance)
+        errors.append(error)
+        variances.append(variance)
+        distances.append(distance)
         overlaps.append(intersection_over_union(predicted.mask, views.mask))
     error, variance, distance = torch.cat(errors).flatten(), torch.cat(variances).flatten(), torch.cat(distances)
     if len(error) >= 30:
-        model.calibration.copy_(torch.tensor(fit_calibration(variance, error)))
+        calibration = model.get_buffer("calibration")
+        calibration.copy_(torch.tensor(fit_calibration(variance, error)))
     return {
         "median_px": float(distance.median()),
         "mean_px": float(distance.mean()),
