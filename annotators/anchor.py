@@ -12,14 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from annotators import anchor_icp, anchor_scale, anchor_start, audit, audit_base, audit_scene
 from annotators.anchor_optimise import click_chi2, click_inliers, minimise, reweigh, solve_clicks
 from annotators.anchor_posterior import FullTrack, covariance, full_track, interpolate, output_keypoints, segments
-from annotators.anchor_state import AnchorOptions, JointMode, Problem, Slots, State, joints_at, make_layout
-from annotators.anchor_surface import RobotShape, SlotImages, associate, clean_mask, robot_shape, signed_distance, view_robot
+from annotators.anchor_silhouette import Silhouette, silhouette_start
+from annotators.anchor_state import AnchorOptions, JointMode, Problem, Slots, State, joints_at, make_layout, metric_cameras
+from annotators.anchor_surface import (
+    RobotShape,
+    SlotImages,
+    associate,
+    clean_mask,
+    link_poses_in_camera,
+    robot_shape,
+    signed_distance,
+    view_robot,
+)
 from annotators.anchor_terms import Measurements, kinematics, residuals
 from annotators.landmarks import landmark_rows, landmark_set
 from annotators.types import Array, CameraTrack, Capture, Click, Flag, ScaleEstimate, Solution
@@ -34,6 +45,8 @@ MIN_CLICKS = 6
 GOOD_CHI2 = 2.6
 """Mean squared residual of clicks in prior variances (2 expected) below which no further start is tried."""
 LEAP_RAD = 1.0
+GOOD_OVERLAP, OVERLAP_GAIN, POOR_OVERLAP = 0.85, 0.03, 0.75
+"""Overlap with the masks above which a model of the joints will do, and by which a freer one must be better."""
 GATES = ((0.08, 40.0), (0.04, 20.0), (0.025, 10.0), (0.02, 8.0))
 """How far, in metres and pixels, a surface or outline may be from where it is believed to be, pass by pass."""
 
@@ -68,6 +81,20 @@ class Inputs:
     static: bool
     scales: tuple[ScaleEstimate, ...]
 
+    @cached_property
+    def silhouette(self) -> Silhouette | None:
+        """Pose and pairing by masks alone, where there is nothing better to start from: a resting camera, masks, a log, no depth."""
+        depth = self.capture.depth_z_m is not None and self.options.use_depth
+        if self.masks is None or depth or not self.static or self.capture.joints is None or len(self.clicks) >= MIN_CLICKS:
+            return None
+        slots = choose_slots(self)
+        q = joints_at(self.capture.joints, slots.times_s)[0]
+        given = [image.mask for image in slot_images(self, slots)]
+        if any(mask is None for mask in given):
+            return None
+        masks = [mask for mask in given if mask is not None]
+        return silhouette_start(self.model, q, masks, self.capture.K, np.random.default_rng(self.options.seed))
+
 
 def solve(
     capture: Capture,
@@ -97,15 +124,16 @@ def gather(
     elif masks is None:
         masks = capture.mask
     usable = tuple(click for click in clicks if 0 <= click.frame < len(capture.frames) and track.posed[click.frame])
-    by_surface = masks is not None and capture.depth_z_m is not None and options.use_depth
+    positions = track.T_world_cam[track.posed][:, :3, 3]
+    static = bool(np.ptp(positions, axis=0).max(initial=0.0) < 1e-9)
+    by_depth = masks is not None and capture.depth_z_m is not None and options.use_depth
+    by_surface = capture.joints is not None and (by_depth or (masks is not None and static))
     if len(usable) < MIN_CLICKS and not by_surface:
         raise DataEngineError(
-            f"{capture.name}: {len(usable)} clicks in frames with a camera pose, at least {MIN_CLICKS} are needed (or depth and masks)"
+            f"{capture.name}: {len(usable)} clicks in frames with a camera pose, at least {MIN_CLICKS} are needed (or a joint log with masks and depth)"
         )
     points = landmark_set(model)
     landmark_rows(points, [click.landmark for click in usable])
-    positions = track.T_world_cam[track.posed][:, :3, 3]
-    static = bool(np.ptp(positions, axis=0).max(initial=0.0) < 1e-9)
     scales: list[ScaleEstimate] = []
     if not static:
         if options.use_depth and (found := anchor_scale.depth_scale(capture, track)) is not None:
@@ -120,9 +148,18 @@ def solve_inputs(inputs: Inputs) -> tuple[Solved, tuple[Flag, ...]]:
     modes = audit.joint_modes(inputs)
     flags: list[Flag] = []
     best: Solved | None = None
+    best_overlap = 0.0
     for mode in modes:
         candidate = solve_mode(inputs, mode, mode != modes[-1])
         if candidate is None:
+            continue
+        if not len(candidate.clicks.slot):  # only masks can tell
+            candidate = _redraw(inputs, candidate) if mode == "per_frame" else candidate
+            covered = overlap(inputs, candidate)
+            if best is None or covered > best_overlap + OVERLAP_GAIN:
+                best, best_overlap = candidate, covered
+            if best_overlap > GOOD_OVERLAP:
+                break
             continue
         if best is None or audit.fits_better(candidate, best):
             best = candidate
@@ -148,7 +185,11 @@ def solve_mode(inputs: Inputs, mode: JointMode, others_follow: bool = False) -> 
     slots = choose_slots(inputs)
     problem = make_problem(inputs, slots, mode)
     clicks = click_measurements(inputs, slots)
-    starts = anchor_start.starts(problem, inputs.landmarks, table(inputs, slots), inputs.capture.K, surface_start_data(inputs, slots))
+    starts = (
+        _silhouette_states(inputs, problem)
+        if inputs.silhouette is not None
+        else anchor_start.starts(problem, inputs.landmarks, table(inputs, slots), inputs.capture.K, surface_start_data(inputs, slots))
+    )
     best: tuple[float, State, Measurements] | None = None
     for start in starts:
         state, weighed = solve_clicks(problem, start, clicks, [], 30.0) if len(clicks.slot) else (start, clicks)
@@ -165,6 +206,45 @@ def solve_mode(inputs: Inputs, mode: JointMode, others_follow: bool = False) -> 
     if others_follow and not audit.fits(draft):
         return replace(draft, covariance=covariance(problem, best[1], [best[2]]))  # another mode is tried: no surfaces yet
     return with_surfaces(inputs, problem, best[1], best[2])
+
+
+def _silhouette_states(inputs: Inputs, problem: Problem) -> list[State]:
+    found = inputs.silhouette
+    assert found is not None and problem.log is not None
+    T_world_base = problem.slots.T_sfm_cam[0] @ found.T_cam_base
+    q = joints_at(problem.log, problem.slots.times_s)[0][found.pairing]
+    joints = {"per_frame": q, "constant": q.mean(axis=0)[None]}.get(problem.layout.mode, np.zeros((1, inputs.model.dof)))
+    S = int(problem.slots.segment.max(initial=0)) + 1
+    return [State(1.0, np.tile(T_world_base, (S, 1, 1)), joints, inputs.capture.K.copy(), problem.slots.T_sfm_cam.copy())]
+
+
+def overlap(inputs: Inputs, solved: Solved) -> float:
+    """Mean intersection over union of the posed robot with the given masks over the slots; 1 where there are no masks."""
+    masks = slot_images(inputs, solved.problem.slots)
+    poses = link_poses_in_camera(solved.problem, solved.state)
+    each = [_overlap(inputs, poses[slot], image.mask) for slot, image in enumerate(masks) if image.mask is not None]
+    return float(np.mean(each)) if each else 1.0
+
+
+def _overlap(inputs: Inputs, poses: Array, mask: Array) -> float:
+    drawn = view_robot(robot_shape(inputs.model), poses, inputs.capture.K, inputs.capture.size, 4).mask
+    given = mask[::4, ::4]
+    return float((drawn & given).sum() / max((drawn | given).sum(), 1))
+
+
+def _redraw(inputs: Inputs, solved: Solved) -> Solved:
+    """Slots whose robot hardly covers its mask start again from the configuration, of any other slot, that covers it best."""
+    problem, state = solved.problem, solved.state
+    T_cam_base = se3.inverse(metric_cameras(state)) @ state.T_world_base[problem.slots.segment]
+    links = forward_kinematics(inputs.model, state.joints)
+    joints = state.joints.copy()
+    for slot, image in enumerate(slot_images(inputs, problem.slots)):
+        if image.mask is not None and _overlap(inputs, T_cam_base[slot] @ links[slot], image.mask) < POOR_OVERLAP:
+            joints[slot] = state.joints[np.argmax([_overlap(inputs, T_cam_base[slot] @ one, image.mask) for one in links])]
+    if np.array_equal(joints, state.joints):
+        return solved
+    again = with_surfaces(inputs, problem, replace(state, joints=joints), solved.clicks)
+    return again if overlap(inputs, again) > overlap(inputs, solved) else solved
 
 
 def _rescue(inputs: Inputs, problem: Problem, state: State, clicks: Measurements) -> tuple[State, Measurements]:
