@@ -15,7 +15,7 @@ from dataengine.robot.meshes import LinkMesh, load_link_meshes
 from dataengine.store.files import reported
 from dataengine.view import colour
 from dataengine.view.palette import object_colours
-from dataengine.view.viewer_geometry import camera_pose
+from dataengine.view.viewer_geometry import camera_pose, intrinsics
 from dataengine.view.viewer_pixel import ROOM_ID, TABLE_ID, object_name
 from dataengine.view.viewer_scene import srgb
 from dataengine.view.viewer_server import ViewError, load_extra
@@ -61,7 +61,10 @@ def _log_labels(rr: Any, stream: Any, root: str, video: Video, row: np.void) -> 
     height, width = video.size
     stream.log(f"{root}/camera", _transform(rr, pose))
     pinhole = rr.Pinhole(
-        image_from_camera=row["K"], resolution=(width, height), camera_xyz=rr.ViewCoordinates.RDF, image_plane_distance=0.35
+        image_from_camera=intrinsics(row, width, height),
+        resolution=(width, height),
+        camera_xyz=rr.ViewCoordinates.RDF,
+        image_plane_distance=0.35,
     )
     stream.log(f"{root}/camera/image", pinhole)
     for link, T_cam_link in zip(video.names.links, row["T_cam_link"], strict=True):
@@ -73,7 +76,9 @@ def _log_labels(rr: Any, stream: Any, root: str, video: Video, row: np.void) -> 
             stream.log(f"{root}/objects/{index}", _transform(rr, pose @ T_cam_object))
             box = rr.Boxes3D(sizes=[size], labels=[name], colors=[object_colours()[index + 1]])
             stream.log(f"{root}/objects/{index}", box)
-    stream.log(f"{root}/camera/keypoints", rr.Points3D(row["keypoints_cam_m"], labels=list(video.names.keypoints), radii=0.006))
+    known = np.isfinite(row["keypoints_cam_m"]).all(-1)
+    labels = [name for name, there in zip(video.names.keypoints, known, strict=True) if there]
+    stream.log(f"{root}/camera/keypoints", rr.Points3D(row["keypoints_cam_m"][known], labels=labels, radii=0.006))
     for joint, value in zip(video.names.joints, row["joint_position"], strict=True):
         stream.log(f"{root}/joints/{joint}", rr.Scalars(float(value)))
 

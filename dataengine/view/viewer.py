@@ -25,7 +25,16 @@ from dataengine.view.panels import NAMES as PANEL_NAMES
 from dataengine.view.panels import available, clip_range_m, draw
 from dataengine.view.pixels import png_uri
 from dataengine.view.viewer_controls import BESIDE, HINT, LAYERS, Controls, build_controls, pixel_table
-from dataengine.view.viewer_geometry import Cloud, PicturePlane, beside_m, camera_pose, depth_cloud, nearest_on_ray, working_depth_m
+from dataengine.view.viewer_geometry import (
+    Cloud,
+    PicturePlane,
+    beside_m,
+    camera_pose,
+    depth_cloud,
+    intrinsics,
+    nearest_on_ray,
+    working_depth_m,
+)
 from dataengine.view.viewer_pixel import PixelValue, pixel_values
 from dataengine.view.viewer_server import by_hand, close_server, open_server
 
@@ -152,7 +161,11 @@ class Viewer:
 
     def _plane(self, frame: int, distance_m: float = PICTURE_DISTANCE_M) -> PicturePlane:
         height, width = self._reader.size
-        return PicturePlane(self._rows["K"][frame], camera_pose(self._rows[frame]), width, height, distance_m)
+        return PicturePlane(self._K(frame), camera_pose(self._rows[frame]), width, height, distance_m)
+
+    def _K(self, frame: int) -> Array:
+        height, width = self._reader.size
+        return intrinsics(self._rows[frame], width, height)
 
     def _places(self, u: int, v: int) -> list[Array]:
         """Where a pixel lies in each cloud that has it."""
@@ -189,19 +202,21 @@ class Viewer:
     def _say(self, reader: ShardReader, remark: str) -> None:
         height, width = reader.size
         rejected = f"\n\nrejected: {reader.attributes['rejection']}" if reader.attributes["rejection"] else ""
-        text = f"**{self._dataset.name}** · {len(self._units)} videos · {len(self._rows)} frames of {width} × {height}"
+        if not np.isfinite(self._rows["K"]).all():
+            remark = "no intrinsics are stored: clouds are drawn as if the picture were 60° wide " + remark
+        text = f"**{self._dataset.name}** · video {self.video} of {len(self._units)} · {len(self._rows)} frames of {width} × {height}"
         self.controls.note.content = text + rejected + (f"\n\n{remark}" if remark else "")
 
     def _beside(self, first: Video) -> Array:
         if self.controls.arrange.value != BESIDE or "depth_z" not in first.images:
             return np.zeros(3)
         pose = camera_pose(self._rows[0])
-        cloud = depth_cloud(first.images["depth_z"][0], self._rows["K"][0], pose, self.controls.reach.value, 20_000)
+        cloud = depth_cloud(first.images["depth_z"][0], self._K(0), pose, self.controls.reach.value, 20_000)
         return beside_m(cloud, pose)
 
     def _draw_clouds(self) -> None:
         image = self._panel(self.controls.point_colour.value)
-        pose, K = camera_pose(self._rows[self.frame]), self._rows["K"][self.frame]
+        pose, K = camera_pose(self._rows[self.frame]), self._K(self.frame)
         self._clouds.clear()
         for layer, (where, modality) in CLOUDS.items():
             if modality in self._video.images and image is not None:
@@ -258,7 +273,7 @@ class Viewer:
 
     def _look_through(self, client: Any) -> None:
         """Put a browser's eye into the camera, so that the picture fills its window."""
-        pose, K = camera_pose(self._rows[self.frame]), self._rows["K"][self.frame]
+        pose, K = camera_pose(self._rows[self.frame]), self._K(self.frame)
         height, width = self._reader.size
         tall = max(height / K[1, 1], width / K[0, 0] / max(client.camera.aspect, 1e-3))
         with client.atomic():
@@ -343,4 +358,9 @@ def open_viewer(dataset: Dataset, video: int | None, host: str, port: int) -> Vi
     if not videos:
         raise StoreError(f"{dataset.path} holds no video yet; render some first")
     first = videos[0] if video is None else dataset.record(video).video
-    return Viewer(dataset, open_server(host, port, dataset.name), first)
+    server = open_server(host, port, dataset.name)
+    try:
+        return Viewer(dataset, server, first)
+    except BaseException:
+        close_server(server)
+        raise

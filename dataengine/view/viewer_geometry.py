@@ -74,6 +74,12 @@ def camera_pose(row: np.void) -> Array:
     return pose if np.isfinite(pose).all() else FIRST_CAMERA
 
 
+def intrinsics(row: np.void, width: int, height: int) -> Array:
+    """K of a row; a guess (60° across) where it is unknown, so that a picture can be shown at all."""
+    K = np.asarray(row["K"], np.float64)
+    return K if np.isfinite(K).all() else camera.intrinsics_from_fov(width, height, np.deg2rad(60))
+
+
 def depth_cloud(depth_z_m: Array, K: Array, T_world_cam: Array, max_depth_m: float, max_points: int) -> Cloud:
     """World points of the valid depths up to ``max_depth_m``, on a regular grid thinned to at most about ``max_points``."""
     stride = max(1, int(np.ceil(np.sqrt(depth_z_m.size / max(max_points, 1)))))

@@ -1,6 +1,8 @@
 """What the viewer computes, its command line and its Rerun recordings; `tests/browser` drives it in a real browser."""
 
 import socket
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,13 @@ from hypothesis import strategies as st
 
 from dataengine import cli
 from dataengine.geometry import camera, se3
+from dataengine.record.frame_table import frame_dtype
 from dataengine.record.modalities import NAMES
+from dataengine.record.video import Names, Video
 from dataengine.store.dataset import Dataset, open_or_create
 from dataengine.view import viewer_server
 from dataengine.view.rerun_export import write_recording
+from dataengine.view.viewer import Viewer, open_viewer
 from dataengine.view.viewer_geometry import PicturePlane, beside_m, box_edges, depth_cloud, nearest_on_ray, working_depth_m
 from dataengine.view.viewer_pixel import depth_error_text, object_name, pixel_values
 from dataengine.view.viewer_scene import srgb
@@ -205,3 +210,56 @@ def test_recordings_are_refused_where_they_cannot_go(video, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Exception, match="file"):
         write_recording(tmp_path / "file" / "demo.rrd", "demo", [(0, video)])
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def opened(dataset: Dataset, port: int) -> Iterator[Viewer]:
+    viewer = open_viewer(dataset, None, "127.0.0.1", port)
+    yield viewer
+    viewer.stop()
+
+
+def test_a_video_of_which_little_is_known_opens_and_tells_its_pixels(video, tmp_path, free_port):
+    rows = np.zeros(2, frame_dtype(0, 0, 0, 1))
+    for column in rows.dtype.names or ():
+        if rows.dtype[column].base.kind == "f":
+            rows[column] = np.nan
+    images = {"depth_sim": video.images["depth_sim"][:2]}
+    bare = Video("real", Names((), (), (), (), (), ("cup",)), images, rows, {}, {}).check()
+    dataset = open_or_create(tmp_path / "bare", {}, "0" * 64, "bare")
+    dataset.add(0, bare, "train")
+    for viewer in opened(dataset, free_port):
+        viewer.show_frame(1)
+        (value,) = viewer.show_pixel(100, 80)
+        assert value.stored == (float(images["depth_sim"][1, 80, 100]),)
+        assert "no intrinsics" in viewer.controls.note.content
+        assert set(viewer._clouds) == {"Measured depth"}
+    assert write_recording(tmp_path / "bare.rrd", "bare", [(0, bare)]).stat().st_size > 10_000
+
+
+def test_a_robot_that_is_not_installed_shows_as_axes_with_the_reason(dataset, video, tmp_path, free_port):
+    scene = video.scene | {"robot": {"name": "robot_of_another_lab"}}
+    other = open_or_create(tmp_path / "other", {}, "0" * 64, "other")
+    other.add(0, replace(video, scene=scene), "train")
+    for viewer in opened(other, free_port):
+        assert "links show as axes: unknown robot 'robot_of_another_lab'" in viewer.controls.note.content
+        pose = video.frames[0]["T_world_cam"] @ video.frames[0]["T_cam_link"][3]
+        np.testing.assert_allclose(viewer.robot[video.names.links[3]].position, pose[:3, 3], atol=1e-9)
+
+
+def test_a_ray_through_the_scene_picks_the_picture_before_the_clouds(dataset, video, free_port):
+    for viewer in opened(dataset, free_port):
+        eye, row = video.frames[0]["T_world_cam"][:3, 3], video.frames[0]
+        plane = PicturePlane(row["K"], row["T_world_cam"], 320, 180, 0.35)
+        v, u = (int(x) for x in np.argwhere(video.images["mask_link"][0] > 0)[200])
+        through = plane.point_m(u, v) - eye
+        assert viewer.pick(eye, through) == (u, v)
+        viewer.controls.layers["Picture"].value = False
+        found = viewer.pick(eye, through)
+        assert found is not None and np.hypot(found[0] - u, found[1] - v) < 4
+        assert viewer.pick(eye, -through) is None
