@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dataengine.errors import ConfigError, DataEngineError, unknown_name
-from training.evaluate import environment, evaluate
+from training.evaluate import environment, evaluate, write
 from training.kinematics import KeypointChain
 from training.scene_statistics import DetectorNoise
 from training.synthetic import Method, Trial, bound_draws, draw, moved, run
@@ -49,6 +49,11 @@ class Bench:
     steps: int = 4000
     batch: int = 256
     threads: int = 1
+    reports: Path | None = None
+    """Folder for a report.json and page of every level; None: rows only."""
+
+    def levels(self) -> Levels:
+        return Levels(self.reports)
 
     def chain(self, keypoint_set: str = "panda15") -> KeypointChain:
         return _chain(keypoint_set)
@@ -64,15 +69,18 @@ class Bench:
 
 @dataclass
 class Levels:
-    """What a run measured, level by level."""
+    """What a run measured, level by level; reports go to `folder`."""
 
+    folder: Path | None = None
     metric: dict[str, float] = field(default_factory=dict)
     ci95: dict[str, list[float] | None] = field(default_factory=dict)
     details: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def add(self, level: str, trial: Trial, bound_add_m: Any = None) -> None:
-        report = evaluate(trial.truth, trial.estimates, bound_add_m).report
-        score = report.overall
+        evaluation = evaluate(trial.truth, trial.estimates, bound_add_m)
+        report, score = evaluation.report, evaluation.report.overall
+        if self.folder is not None:
+            write(evaluation, self.folder / level.replace(", ", "-").replace(" ", "-"))
         self.metric[level] = round(100 * (score.auc or 0.0), 2)
         self.ci95[level] = None if score.auc_ci95 is None else [round(100 * v, 2) for v in score.auc_ci95]
         found: dict[str, float | None] = {
@@ -102,7 +110,7 @@ class Ablation:
 
 def over_cameras(bench: Bench, noise: DetectorNoise, bounded: bool) -> Levels:
     """Refinement from the lifter's samples, from a search without a network, and from both, at each field of view."""
-    out, chain = Levels(), bench.chain()
+    out, chain = bench.levels(), bench.chain()
     lifter = bench.network()
     for fov in FOVS_DEG:
         scenes = draw(chain, bench.frames, fov, bench.seed)
@@ -129,7 +137,7 @@ def outliers(bench: Bench) -> Levels:
 
 def nccs(bench: Bench) -> Levels:
     """Both lifters are trained with one camera, as the paper's; then another camera comes."""
-    out, chain = Levels(), bench.chain()
+    out, chain = bench.levels(), bench.chain()
     for name, label in (("one camera", "NCCS"), ("one camera, pixels", "raw pixels")):
         lifter = bench.network(name)
         for fov, seen in ((TRAINED_DEG, "trained camera"), (FOVS_DEG[0], "62.73°"), (FOVS_DEG[2], "93.01°")):
@@ -141,7 +149,7 @@ def nccs(bench: Bench) -> Levels:
 
 def generation(bench: Bench) -> Levels:
     """Diffusion against regression; the regression lifter has one guess, which is its only start."""
-    out, chain = Levels(), bench.chain()
+    out, chain = bench.levels(), bench.chain()
     for fov in (FOVS_DEG[0], FOVS_DEG[2]):
         scenes = draw(chain, bench.frames, fov, bench.seed)
         for name, count in (("regression", 1), ("diffusion", STARTS)):
@@ -154,7 +162,7 @@ def generation(bench: Bench) -> Levels:
 
 def condition(bench: Bench) -> Levels:
     """True against detected 2D keypoints: none, normal errors of several sizes, outliers, missing points."""
-    out, chain = Levels(), bench.chain()
+    out, chain = bench.levels(), bench.chain()
     lifter, scenes = bench.network(), draw(chain, bench.frames, MIDDLE_DEG, bench.seed)
     kinds = {"exact": EXACT, "0.5 px": DetectorNoise(0.5), "1.5 px": NOISY, "3 px": DetectorNoise(3.0)}
     kinds |= {
@@ -173,7 +181,7 @@ def sampler(bench: Bench) -> Levels:
     """The same network and noise, other solvers of its differential equation."""
     from training.lifter import SamplingConfig
 
-    out, chain = Levels(), bench.chain()
+    out, chain = bench.levels(), bench.chain()
     lifter, scenes = bench.network(), draw(chain, bench.frames, MIDDLE_DEG, bench.seed)
     kinds = {f"{s}, {steps} steps": SamplingConfig(s, steps) for s in ("ddim", "dpm++", "heun") for steps in (5, 10)}
     kinds |= {"ddim, 50 steps": SamplingConfig("ddim", 50), "RK45 (ODE)": SamplingConfig("ode")}
@@ -188,7 +196,7 @@ def online(bench: Bench) -> Levels:
     """From noise against from the last frame's estimate, which is refined itself; joints move by 0.05 rad (a standard deviation)."""
     from training.lifter import SamplingConfig
 
-    out, chain = Levels(), bench.chain()
+    out, chain = bench.levels(), bench.chain()
     lifter, scenes = bench.network(), draw(chain, bench.frames, MIDDLE_DEG, bench.seed)
     before = run(chain, moved(chain, scenes, 0.05, bench.seed), NOISY, Method("lifter", True, STARTS), lifter, bench.seed + 10)
     X_prev = torch.from_numpy(before.estimates.keypoints_m).float()
@@ -209,7 +217,7 @@ def online(bench: Bench) -> Levels:
 
 def samples(bench: Bench) -> Levels:
     """K samples: averaged as in the paper, or each a start of the refinement."""
-    out, chain = Levels(), bench.chain()
+    out, chain = bench.levels(), bench.chain()
     lifter, scenes = bench.network(), draw(chain, bench.frames, MIDDLE_DEG, bench.seed)
     for count in (1, 2, 5, 10, 20, 50):
         for refined in (False, True):
@@ -220,7 +228,7 @@ def samples(bench: Bench) -> Levels:
 
 def keypoints(bench: Bench) -> Levels:
     """7 keypoints on the joint axes against 15; no network, so that nothing but the points differs. Each ADD is over its own set."""
-    out = Levels()
+    out = bench.levels()
     for keypoint_set in ("dream7", "panda15"):
         chain = bench.chain(keypoint_set)
         for fov in FOVS_DEG:
@@ -233,7 +241,7 @@ def keypoints(bench: Bench) -> Levels:
 
 def refinement(bench: Bench) -> Levels:
     """The paper's pipeline (mean of samples, joints, rigid fit) against the refinement of every sample."""
-    out, chain, lifter = Levels(), bench.chain(), bench.network()
+    out, chain, lifter = bench.levels(), bench.chain(), bench.network()
     for fov in FOVS_DEG:
         scenes = draw(chain, bench.frames, fov, bench.seed)
         for refined in (False, True):
@@ -317,6 +325,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=Bench.steps, help="training steps of each compared lifter")
     p.add_argument("--batch", type=int, default=Bench.batch)
     p.add_argument("--threads", type=int, default=Bench.threads)
+    p.add_argument("--reports", type=Path, help="folder for report.json and report.html of every level")
     return p
 
 

@@ -104,7 +104,7 @@ def run(
             parts.append(_as_rows(search(chain, part, prior, pool, generator, starts=starts)))
     spent = time.process_time() - began
     found = {k: torch.cat([p[k] for p in parts]).double().numpy() for k in parts[0]}
-    truth = truth_of_scenes(scenes, chain, seed)
+    truth = truth_of_scenes(scenes, chain, seed, edges=_skeleton(chain))
     settings = {
         "starts": method.starts,
         "refined": "yes" if method.refined else "no",
@@ -155,6 +155,14 @@ def moved(chain: KeypointChain, scenes: Scenes, speed_rad: float, seed: int) -> 
     X = chain.forward(q) @ scenes.R.mT + scenes.T[:, None]
     uvw = X @ scenes.K.mT
     return replace(scenes, q=q, X_cam=X, uv=uvw[..., :2] / uvw[..., 2:])
+
+
+def _skeleton(chain: KeypointChain) -> tuple[tuple[int, int], ...]:
+    """What pictures of the robot join."""
+    from dataengine.view.skeleton import skeleton_edges
+    from training.predict import drawing_names
+
+    return skeleton_edges(drawing_names(chain))
 
 
 def _lifted(lifter: Lifter, part: Observation, method: Method, generator: torch.Generator, before: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dataengine.errors import ConfigError
+from dataengine.record import report as record
 from training import ablations, synthetic
 from training.ablations import ABLATIONS, Bench
 from training.evaluate import evaluate
@@ -107,7 +108,9 @@ def test_a_variant_is_trained_once(lifters: Bench) -> None:
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ablations.main(["keypoints", "--frames", "4", "--lifters", str(tmp_path)]) == 0
+    assert ablations.main(["keypoints", "--frames", "4", "--lifters", str(tmp_path), "--reports", str(tmp_path / "reports")]) == 0
+    report = record.read(tmp_path / "reports" / "15-keypoints-62.73°" / "report.json")
+    assert report.overall.frames == 4 and (tmp_path / "reports" / "7-keypoints-93.01°" / "report.html").exists()
     printed = capsys.readouterr().out
     row = json.loads(printed)
     assert len(printed.splitlines()) == 1 and row["id"] == "keypoints" and np.isfinite(row["metric"]["15 keypoints, 62.73°"])
