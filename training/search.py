@@ -1,4 +1,4 @@
-"""Pose of frames without a network: starts from a pool, refinement, and another, wider round for frames that fit badly.
+"""Pose of frames without a network: starts from a pool, refinement, and wider rounds for frames that fit badly.
 
 A right solution's cost is known before looking: half a chi-square of 2 n - 6 degrees of freedom for n seen points (2 n
 measurements and D priors for D + 6 unknowns). A frame far above it has outliers or sits in a wrong minimum; only such frames
@@ -22,11 +22,11 @@ from training.starts import StartPool, join_starts, pool_starts
 class SearchOptions:
     """Starts per round; rounds after the first are for doubtful frames only."""
 
-    starts: tuple[int, ...] = (16, 96)
+    starts: tuple[int, ...] = (16, 96, 192)
     first: RefineOptions = RefineOptions()
     later: RefineOptions = RefineOptions(iterations=36, anneal_iterations=10, screen_iterations=16, first_scale_px=40.0, finalists=12)
-    doubt: float = 2.5
-    """Standard deviations above the expected cost from which a frame is doubtful."""
+    doubt: tuple[float, ...] = (2.5, 5.0)
+    """Standard deviations above the expected cost from which a frame is doubtful, after each round; the last for all later."""
 
 
 def search(
@@ -51,7 +51,8 @@ def search(
         how = options.first if number == 0 else options.later
         found = refine(chain, part, candidates, prior, how, None if temporal is None else temporal[rows])
         best = found if best is None else _lower(best, found, rows)
-        rows = torch.nonzero(best.cost > doubtful_cost(observation.seen, options.doubt).to(best.cost))[:, 0]
+        limit = doubtful_cost(observation.seen, options.doubt[min(number, len(options.doubt) - 1)])
+        rows = torch.nonzero(best.cost > limit.to(best.cost))[:, 0]
         if not len(rows):
             break
     assert best is not None
