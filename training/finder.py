@@ -67,7 +67,8 @@ class Finder:
         size = self.config.size
         first = self._look(image, whole_view(height, width, size), None, 1)
         A = self._second_window(first, height, width)
-        return first if A is None else self._look(image, A, torch.from_numpy(first.points_px), 2)
+        # The first look's points are no prior for the second: it would trust them too much (measured: 37 px against 30 px).
+        return first if A is None else self._look(image, A, None, 2)
 
     def _look(self, image: torch.Tensor, A: torch.Tensor, last: torch.Tensor | None, looks: int) -> Found:
         crop = crop_photo(image, A, self.config.size)
