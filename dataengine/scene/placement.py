@@ -6,6 +6,7 @@ A thing counts as the upright cylinder about it, so what is found is free of pen
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -127,21 +128,30 @@ def place_distractor(top: TableTop, draws: Draws, key: str, spec: DistractorSpec
     return _give_up(top, draws, key, "distractor")
 
 
-def move_one(top: TableTop, draws: Draws, distance_m: float) -> tuple[int, Array] | None:
-    """Find a thing on the table a second place at that distance: (its index, T_world_object there); None if none can move."""
+def move_one(top: TableTop, draws: Draws, distance_m: float, seen: Callable[[Array], bool]) -> tuple[int, Array] | None:
+    """Find the largest thing that is seen a second place at that distance where it is seen too: (its index, T_world_object there).
+
+    `seen` tells of a point (3,) whether the camera looks at it. None if no thing can move.
+    """
     rng = draws.rng("distractors.moved")
-    for _ in range(TRIES):
-        if not top.placed:
-            break
-        index, angle = int(rng.integers(len(top.placed))), rng.uniform(-np.pi, np.pi)
+    by_size = sorted(range(len(top.placed)), key=lambda k: -top.placed[k].thing.radius_m * top.placed[k].thing.height_m)
+    for index in by_size:
         placed = top.placed[index]
-        xy = placed.xy_m + distance_m * np.array([np.cos(angle), np.sin(angle)])
         others = replace(top, placed=[p for p in top.placed if p is not placed])
-        if others.objection(placed.thing, xy) is None and others.hidden_share(placed.thing, xy) <= MOST_HIDDEN:
-            draws.note("distractors.moved", "one of the things, uniform direction", placed.key)
-            return index, replace(placed, xy_m=xy).T_world_object
+        if not seen(_middle(placed)):
+            continue
+        for angle in rng.uniform(-np.pi, np.pi, TRIES):
+            moved = replace(placed, xy_m=placed.xy_m + distance_m * np.array([np.cos(angle), np.sin(angle)]))
+            hidden = others.hidden_share(placed.thing, moved.xy_m) > MOST_HIDDEN
+            if others.objection(placed.thing, moved.xy_m) is None and not hidden and seen(_middle(moved)):
+                draws.note("distractors.moved", "the largest thing that is seen, uniform direction", placed.key)
+                return index, moved.T_world_object
     top.rejections["moved object: no place"] += 1
     return None
+
+
+def _middle(placed: Placed) -> Array:
+    return np.array([placed.xy_m[0], placed.xy_m[1], placed.thing.height_m / 2])
 
 
 def hidden_by_cylinder(eye_m: Array, points_m: Array, xy_m: Array, radius_m: float, height_m: float) -> NDArray[np.bool_]:

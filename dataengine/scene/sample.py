@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dataengine.config.spec import DatasetSpec
 from dataengine.errors import RobotError
 from dataengine.geometry import se3
+from dataengine.geometry.camera import intrinsics, project
 from dataengine.robot.model import RobotModel
 from dataengine.robot.motion import Motion, sample_motion
 from dataengine.scene.camera import Path, camera_matrix, place_camera
@@ -42,7 +43,7 @@ def sample_scene(spec: DatasetSpec, video: int, robot: RobotModel) -> SceneSpec:
     image, camera = _image_and_camera(spec, draws, path, times_s)
     table = draw_table(spec.surroundings, draws)
     top = TableTop(table, swept, np.asarray(camera.T_world_cam)[:, :3, 3])
-    things = _things(spec, draws, top)
+    things = _things(spec, draws, top, camera)
     environment = draw_environment(spec.surroundings, draws)
     lights = draw_lights(spec.surroundings, draws, swept.middle_m)
     spots = [*top.eyes_m, *(light.position_m for light in lights)]
@@ -146,7 +147,7 @@ def _poses(T: Array) -> tuple[Matrix4, ...]:
     return tuple(matrix4(pose) for pose in T)
 
 
-def _things(spec: DatasetSpec, draws: Draws, top: TableTop) -> tuple[SceneObject, ...]:
+def _things(spec: DatasetSpec, draws: Draws, top: TableTop, camera: Camera) -> tuple[SceneObject, ...]:
     """Occluders first: then a distractor more or less cannot disturb them."""
     d = spec.distractors
     for k in range(draws.whole("occluders.count", d.occluders)):
@@ -154,13 +155,25 @@ def _things(spec: DatasetSpec, draws: Draws, top: TableTop) -> tuple[SceneObject
     for k in range(draws.whole("distractors.count", d.count)):
         place_distractor(top, draws, f"distractor.{k}", d)
     objects = [_object(draws, placed, index + 1, d.materials) for index, placed in enumerate(top.placed)]
-    moved = move_one(top, draws, draws.real("distractors.moved_m", d.moved_m)) if d.moved_m != 0 else None
+    moved = None
+    if d.moved_m != 0:
+        moved = move_one(top, draws, draws.real("distractors.moved_m", d.moved_m), lambda point: _looked_at(camera, point))
     if moved is not None:
         index, after = moved
         frames = len(top.eyes_m)
         poses = [objects[index].T_world_object[0]] * (frames // 2) + [matrix4(after)] * (frames - frames // 2)
         objects[index] = objects[index].model_copy(update={"T_world_object": tuple(poses)})
     return tuple(objects)
+
+
+def _looked_at(camera: Camera, point_m: Array) -> bool:
+    """Whether the point is in the middle nine tenths of the image in at least three of four frames."""
+    K = intrinsics(camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px)
+    uv = project(K, se3.transform(se3.inverse(np.asarray(camera.T_world_cam)), point_m[None])[:, 0])
+    margin = 0.05 * np.array([camera.width, camera.height])
+    with np.errstate(invalid="ignore"):
+        inside = ((uv > margin) & (uv < (camera.width, camera.height) - margin)).all(-1)
+    return bool(inside.mean() >= 0.75)
 
 
 def _object(draws: Draws, placed: Placed, instance_id: int, materials: tuple[str, ...]) -> SceneObject:

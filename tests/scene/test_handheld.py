@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from dataengine.config.loader import PRESET_FOLDER, load_spec
 from dataengine.config.spec import CameraSpec, HandheldSpec, SurroundingsSpec
 from dataengine.geometry import se3
+from dataengine.geometry.camera import in_image, intrinsics, project
 from dataengine.scene.camera import draw_path
 from dataengine.scene.draws import Draws
 from dataengine.scene.handheld import handheld_path
@@ -112,3 +113,7 @@ def test_one_object_moves_in_the_middle_and_only_in_that_clip(panda):
     jumps = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
     assert np.flatnonzero(jumps).tolist() == [scene.frames // 2 - 1]
     assert jumps.max() == pytest.approx(0.08)
+    c = scene.camera
+    K = intrinsics(c.fx_px, c.fy_px, c.cx_px, c.cy_px)
+    uv = project(K, se3.transform(se3.inverse(np.array(c.T_world_cam)), T[:, None, :3, 3])[:, 0])
+    assert in_image(uv, c.width, c.height).mean() > 0.7, "somebody who watches can see it move"
