@@ -101,7 +101,7 @@ def fit_calibration(variance_px2: torch.Tensor, error_px: torch.Tensor, cut: flo
     Maximum likelihood of N(0, a·v + b) on a grid; the ``cut`` largest errors are left out, they are for the robust loss.
     """
     rows = torch.arange(0, len(error_px), max(1, len(error_px) // 4000))  # thousands say enough
-    error, variance = error_px[rows].double(), variance_px2[rows].double()
+    error, variance = error_px.cpu()[rows].double(), variance_px2.cpu()[rows].double()
     kept = error.abs() <= torch.quantile(error.abs(), 1 - cut)
     v, e2 = variance[kept], error[kept] ** 2
     factors = torch.logspace(-1.5, 1.5, 31, dtype=torch.float64)
