@@ -20,10 +20,13 @@ def commands(root: Path, videos: int = 334) -> list[str]:
 
 
 def measure(estimator: RobotPoseEstimator, root: Path, out: Path, split: str | None, limit: int | None) -> tuple[Levels, int]:
-    """Single-frame and online figures at each camera, reports below `out`; and the least number of frames of a camera."""
+    """Single-frame and online figures at each camera, reports below `out`; and the least number of frames of a camera.
+
+    With a `limit` frames are spread over the videos and have no neighbours, so nothing is measured online.
+    """
     levels, frames = Levels(), []
     for preset, fov in CAMERAS.items():
-        for online in (False, True):
+        for online in (False, True) if limit is None else (False,):
             truth, estimates, timed = predict_dataset(estimator, str(root / preset), split, limit, online)
             label = f"{'online' if online else 'single frame'}, {fov:g}°"
             levels.add(label, Trial(truth, estimates, 1e3 * float(timed.cpu_s.mean())))
