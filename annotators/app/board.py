@@ -22,6 +22,7 @@ FIELD_RAD = 0.5
 OVERLAY_Z, MARK_Z = -0.002, -0.004
 """Overlay and marks float this far before the board: too little to be seen from the side, enough to be drawn on top."""
 SELECTED, WORST, BELIEVED = (255, 64, 160), (255, 72, 48), (90, 255, 140)
+TARGET = (255, 214, 64)
 
 
 @dataclass(frozen=True)
@@ -107,27 +108,27 @@ class Board:
             self.server.scene.remove_by_name("/board/target")
             return
         around = np.array(uv_px) + reach_px * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-        sides = self.scene(np.stack([around, np.roll(around, -1, 0)], 1), MARK_Z)
-        self.server.scene.add_line_segments(
-            "/board/target", sides.astype(np.float32), (255, 214, 64), thickness=2.0, thickness_units="screen"
-        )
+        self._lines("/board/target", np.stack([around, np.roll(around, -1, 0)], 1), TARGET)
 
     def _crosses(self, marks: Sequence[Mark]) -> None:
-        segments, colours = [], []
-        for mark in marks:
+        """One node per click: viser shows colours per vertex paler than one colour for all."""
+        for index in range(max(self._labels, len(marks))):
+            name, error = f"/board/cross{index}", f"/board/residual{index}"
+            mark = marks[index] if index < len(marks) else None
+            if mark is None or mark.residual_px is None:
+                self.server.scene.remove_by_name(error)
+            if mark is None:
+                self.server.scene.remove_by_name(name)
+                continue
             uv = np.array(mark.uv_px)
-            for step in ((6, 0), (-6, 0), (0, 6), (0, -6)):
-                segments.append((uv + np.array(step) / 4, uv + step))
-                colours.append(mark.colour)
+            steps = np.array([(6.0, 0), (-6, 0), (0, 6), (0, -6)])
+            self._lines(name, np.stack([uv + steps / 4, uv + steps], 1), mark.colour)
             if mark.residual_px is not None:
-                segments.append((uv, uv + mark.residual_px))
-                colours.append(WORST)
-        if not segments:
-            self.server.scene.remove_by_name("/board/crosses")
-            return
-        lines = self.scene(np.array(segments), MARK_Z).astype(np.float32)
-        both = np.repeat(np.array(colours, np.uint8)[:, None], 2, 1)
-        self.server.scene.add_line_segments("/board/crosses", lines, both, thickness=2.0, thickness_units="screen")
+                self._lines(error, np.array([[uv, uv + mark.residual_px]]), WORST)
+
+    def _lines(self, name: str, segments_px: Array, colour: tuple[int, int, int]) -> None:
+        points = self.scene(segments_px, MARK_Z).astype(np.float32)
+        self.server.scene.add_line_segments(name, points, colour, thickness=2.0, thickness_units="screen")
 
 
 def landmark_colour(index: int) -> tuple[int, int, int]:

@@ -120,7 +120,7 @@ class EditorPanel:
             self.ranking.options = labels
         current = next((state.label for state in ranking[:LISTED] if state.frame == self._app.frame), "–")
         self.ranking.value = current
-        self.style.value = self._app.style
+        self.style.value, self.opacity.value = self._app.style, self._app.opacity
 
     def _options(self, clicked: set[str]) -> list[str]:
         return [f"{k + 1} {point.name}{' ✓' if point.name in clicked else ''}" for k, point in enumerate(self._landmarks)]

@@ -70,8 +70,8 @@ def add_objects(server: viser.ViserServer, names: Names, objects: Sequence[dict[
         where = f"/objects/{index}"
         handles.append(server.scene.add_frame(where, show_axes=False))
         if (size := sizes.get(name)) is not None:
-            colour = np.broadcast_to(object_colours()[index + 1], (12, 2, 3))
-            server.scene.add_line_segments(f"{where}/box", box_edges(size).astype(np.float32), colour, thickness=0.003)
+            red, green, blue = (int(c) for c in object_colours()[index + 1])
+            server.scene.add_line_segments(f"{where}/box", box_edges(size).astype(np.float32), (red, green, blue), thickness=0.003)
     return handles
 
 
