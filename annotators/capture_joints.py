@@ -128,7 +128,9 @@ def _check_limits(source: Source, model: RobotModel, log: Array, names: Sequence
     outside = (log < model.q_lower - SLACK) | (log > model.q_upper + SLACK)
     if outside.mean() <= MOST_OUTSIDE:
         return
-    if unit == "rad" and np.abs(log).max() > 2 * np.pi and not ((np.radians(log) < model.q_lower - SLACK) | (np.radians(log) > model.q_upper + SLACK)).any():
+    in_radians = np.radians(log)
+    fits = not ((in_radians < model.q_lower - SLACK) | (in_radians > model.q_upper + SLACK)).any()
+    if unit == "rad" and np.abs(log).max() > 2 * np.pi and fits:
         raise source.error("joints", "the joint log looks like degrees; set joints.unit: deg")
     worst = int(outside.mean(0).argmax())
     raise source.error(

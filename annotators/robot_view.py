@@ -89,7 +89,9 @@ class RobotView:
         probes = (where[:, None] + np.pad(disc, ((0, 0), (0, 1)))).reshape(-1, 3)
         through = np.repeat(self._carriers(points)[:, self._links], len(disc), axis=0)
         nobody = np.full(len(probes), -1)
-        free = point_visible(self._posed(T_cam_link), probes, nobody, np.eye(4), see_through=through, slack_m=SLACK_M, embedded_m=EMBEDDED_M)
+        free = point_visible(
+            self._posed(T_cam_link), probes, nobody, np.eye(4), see_through=through, slack_m=SLACK_M, embedded_m=EMBEDDED_M
+        )
         share = free.reshape(-1, len(disc)).mean(1)
         if seen is not None and K is not None:
             share = share * _shown(seen, camera.project(K, where))

@@ -69,7 +69,8 @@ def make_scene(
         if rng.random() < 0.8
     ]
     log_s = np.arange(-1.0, times[-1] + 1.0, 0.01)
-    capture = Capture("arithmetic", tuple(map(str, range(frames))), SIZE, K, times, _grey, "panda", joints=JointLog(log_s + lag_s, motion(log_s)))
+    log = JointLog(log_s + lag_s, motion(log_s))
+    capture = Capture("arithmetic", tuple(map(str, range(frames))), SIZE, K, times, _grey, "panda", joints=log)
     if depth:
         capture = replace(capture, depth_z_m=_depth(T_cam_base, links))
     return Scene(capture, make_track(T_world_cam, camera_moves, rng), clicks, T_cam_base, q)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from annotators import anchor_icp, anchor_scale, anchor_start
-from annotators.anchor import choose_slots, click_measurements, gather, make_problem
+from annotators.anchor_inputs import choose_slots, click_measurements, gather, make_problem
 from annotators.anchor_optimise import design_effect
 from annotators.anchor_posterior import interpolate
 from annotators.anchor_state import AnchorOptions, Problem, State, exponential, logarithm, make_layout, retract
