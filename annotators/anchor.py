@@ -12,36 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
-from annotators import anchor_icp, anchor_scale, anchor_start, audit, audit_base, audit_scene
+from annotators import anchor_scale, anchor_start, audit, audit_base, audit_scene
+from annotators.anchor_inputs import Inputs, choose_slots, click_measurements, gather, make_problem, slot_images, surface_start_data, table
 from annotators.anchor_optimise import click_chi2, click_inliers, minimise, reweigh, solve_clicks
-from annotators.anchor_posterior import FullTrack, covariance, full_track, interpolate, output_keypoints, segments
-from annotators.anchor_silhouette import Silhouette, silhouette_start
-from annotators.anchor_state import AnchorOptions, JointMode, Problem, Slots, State, joints_at, make_layout, metric_cameras
-from annotators.anchor_surface import (
-    RobotShape,
-    SlotImages,
-    associate,
-    clean_mask,
-    link_poses_in_camera,
-    robot_shape,
-    signed_distance,
-    view_robot,
-)
+from annotators.anchor_posterior import FullTrack, covariance, full_track, interpolate, output_keypoints
+from annotators.anchor_state import AnchorOptions, JointMode, Problem, State, joints_at, metric_cameras
+from annotators.anchor_surface import RobotShape, associate, link_poses_in_camera, robot_shape, view_robot
 from annotators.anchor_terms import Measurements, kinematics, residuals
-from annotators.landmarks import landmark_rows, landmark_set
 from annotators.types import Array, CameraTrack, Capture, Click, Flag, ScaleEstimate, Solution
 from dataengine.errors import DataEngineError
 from dataengine.geometry import se3
-from dataengine.robot.catalogue import load_robot
-from dataengine.robot.keypoints import KeypointSet
 from dataengine.robot.kinematics import forward_kinematics
-from dataengine.robot.model import RobotModel
 
-MIN_CLICKS = 6
 GOOD_CHI2 = 2.6
 """Mean squared residual of clicks in prior variances (2 expected) below which no further start is tried."""
 LEAP_RAD = 1.0
@@ -67,35 +52,6 @@ class Solved:
         return [self.clicks, *self.surfaces]
 
 
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What a solve reads, gathered once."""
-
-    capture: Capture
-    track: CameraTrack
-    clicks: tuple[Click, ...]
-    options: AnchorOptions
-    masks: Callable[[int], Array] | None
-    model: RobotModel
-    landmarks: KeypointSet
-    static: bool
-    scales: tuple[ScaleEstimate, ...]
-
-    @cached_property
-    def silhouette(self) -> Silhouette | None:
-        """Pose and pairing by masks alone, where there is nothing better to start from: a resting camera, masks, a log, no depth."""
-        depth = self.capture.depth_z_m is not None and self.options.use_depth
-        if self.masks is None or depth or not self.static or self.capture.joints is None or len(self.clicks) >= MIN_CLICKS:
-            return None
-        slots = choose_slots(self)
-        q = joints_at(self.capture.joints, slots.times_s)[0]
-        given = [image.mask for image in slot_images(self, slots)]
-        if any(mask is None for mask in given):
-            return None
-        masks = [mask for mask in given if mask is not None]
-        return silhouette_start(self.model, q, masks, self.capture.K, np.random.default_rng(self.options.seed))
-
-
 def solve(
     capture: Capture,
     track: CameraTrack,
@@ -110,37 +66,6 @@ def solve(
     inputs = gather(capture, track, clicks, options or AnchorOptions(), masks)
     solved, flags = solve_inputs(inputs)
     return finish(inputs, solved, flags)
-
-
-def gather(
-    capture: Capture, track: CameraTrack, clicks: Sequence[Click], options: AnchorOptions, masks: Callable[[int], Array] | None
-) -> Inputs:
-    """Check the inputs and measure the scale from all sources that need no robot."""
-    if track.refusal is not None:
-        raise DataEngineError(f"{capture.name}: no camera poses to solve with: {track.refusal}")
-    model = load_robot(capture.robot)
-    if not options.use_masks:
-        masks = None
-    elif masks is None:
-        masks = capture.mask
-    usable = tuple(click for click in clicks if 0 <= click.frame < len(capture.frames) and track.posed[click.frame])
-    positions = track.T_world_cam[track.posed][:, :3, 3]
-    static = bool(np.ptp(positions, axis=0).max(initial=0.0) < 1e-9)
-    by_depth = masks is not None and capture.depth_z_m is not None and options.use_depth
-    by_surface = capture.joints is not None and (by_depth or (masks is not None and static))
-    if len(usable) < MIN_CLICKS and not by_surface:
-        raise DataEngineError(
-            f"{capture.name}: {len(usable)} clicks in frames with a camera pose, at least {MIN_CLICKS} are needed (or a joint log with masks and depth)"
-        )
-    points = landmark_set(model)
-    landmark_rows(points, [click.landmark for click in usable])
-    scales: list[ScaleEstimate] = []
-    if not static:
-        if options.use_depth and (found := anchor_scale.depth_scale(capture, track)) is not None:
-            scales.append(found)
-        if (found := anchor_scale.stereo_scale(capture, track)) is not None:
-            scales.append(found)
-    return Inputs(capture, track, usable, options, masks, model, points, static, tuple(scales))
 
 
 def solve_inputs(inputs: Inputs) -> tuple[Solved, tuple[Flag, ...]]:
@@ -269,80 +194,6 @@ def _rescue(inputs: Inputs, problem: Problem, state: State, clicks: Measurements
     return solve_clicks(problem, guess, clicks, [], 15.0)
 
 
-def choose_slots(inputs: Inputs) -> Slots:
-    """Clicked frames, and frames spread evenly until there are enough whose depth or masks can take part."""
-    frames = sorted({click.frame for click in inputs.clicks})
-    has_surface = inputs.masks is not None or (inputs.capture.depth_z_m is not None and inputs.options.use_depth)
-    missing = inputs.options.key_frames - len(frames)
-    if has_surface and missing > 0:
-        posed = np.flatnonzero(inputs.track.posed)
-        spread = posed[np.linspace(0, len(posed) - 1, min(missing, len(posed))).astype(int)]
-        frames = sorted({*frames, *(int(frame) for frame in spread)})
-    index = np.array(frames, np.int64)
-    return Slots(
-        index,
-        inputs.capture.times_s[index].astype(float),
-        inputs.track.T_world_cam[index],
-        np.nan_to_num(inputs.track.covariance[index]),
-        segments(len(inputs.capture.frames), inputs.options.base_starts)[index],
-        inputs.capture.size,
-    )
-
-
-def make_problem(inputs: Inputs, slots: Slots, mode: JointMode) -> Problem:
-    """The problem of one joint mode."""
-    depth = inputs.capture.depth_z_m is not None and inputs.options.use_depth
-    layout = make_layout(slots, inputs.model.dof, mode, inputs.options, inputs.static, depth)
-    sources = tuple((s.source, s.metres_per_unit, s.sigma / s.metres_per_unit) for s in inputs.scales)
-    return Problem(inputs.model, slots, layout, inputs.options, inputs.capture.joints, inputs.capture.K, sources, inputs.static)
-
-
-def table(inputs: Inputs, slots: Slots) -> anchor_start.ClickTable:
-    """Clicks as arrays."""
-    slot_of = {int(frame): slot for slot, frame in enumerate(slots.frame)}
-    rows = landmark_rows(inputs.landmarks, [click.landmark for click in inputs.clicks])
-    slot = np.array([slot_of[click.frame] for click in inputs.clicks], np.int64)
-    uv = np.array([click.uv_px for click in inputs.clicks], float).reshape(-1, 2)
-    return anchor_start.ClickTable(slot, rows, undistort(uv, inputs.capture))
-
-
-def undistort(uv_px: Array, capture: Capture) -> Array:
-    """Pixels as an ideal pinhole camera of the same K would see them."""
-    if capture.distortion is None or not len(uv_px):
-        return uv_px
-    import cv2
-
-    return cv2.undistortPoints(uv_px[:, None], capture.K, capture.distortion, P=capture.K)[:, 0].astype(float)
-
-
-def click_measurements(inputs: Inputs, slots: Slots) -> Measurements:
-    """Clicks as measurements, all with weight one."""
-    clicks, points = table(inputs, slots), inputs.landmarks
-    n = len(clicks.row)
-    sigma = np.full(n, inputs.options.click_sigma_px)
-    return Measurements(
-        "click", clicks.slot, points.link_index[clicks.row], points.offset_m[clicks.row], clicks.uv_px, np.zeros((n, 2)), sigma, np.ones(n)
-    )
-
-
-def slot_images(inputs: Inputs, slots: Slots) -> list[SlotImages]:
-    """Depth and masks of the slots."""
-    depth = inputs.capture.depth_z_m if inputs.options.use_depth else None
-    out = []
-    for frame in slots.frame:
-        mask = None if inputs.masks is None else clean_mask(np.asarray(inputs.masks(int(frame)), bool))
-        usable = mask if mask is not None and mask.any() else None
-        out.append(SlotImages(None if depth is None else depth(int(frame)), usable, None if usable is None else signed_distance(usable)))
-    return out
-
-
-def surface_start_data(inputs: Inputs, slots: Slots) -> list[Array] | None:
-    """Masked depth points in the camera per slot, for a start without clicks."""
-    if len(inputs.clicks) >= MIN_CLICKS or inputs.masks is None or inputs.capture.depth_z_m is None:
-        return None
-    return [anchor_icp.masked_points(image.depth_z_m, image.mask, inputs.capture.K) for image in slot_images(inputs, slots)]
-
-
 def with_surfaces(inputs: Inputs, problem: Problem, state: State, clicks: Measurements) -> Solved:
     """Add depth and outlines where there are any; settle the weights; take the covariance."""
     surfaces: list[Measurements] = []
@@ -445,8 +296,3 @@ def scale_report(inputs: Inputs, solved: Solved) -> tuple[tuple[ScaleEstimate, .
         sources.append(ScaleEstimate("links", state.metres_per_unit, state.metres_per_unit * sigma))
     _, flags = anchor_scale.fuse(sources) if len(sources) > 1 else (None, ())
     return tuple(sources), flags
-
-
-def logged_joints(inputs: Inputs, slots: Slots) -> Array | None:
-    """Joint positions that the log gives for the slots, (F, D), None without a log."""
-    return None if inputs.capture.joints is None else joints_at(inputs.capture.joints, slots.times_s)[0]

@@ -78,12 +78,14 @@ def register(measured: list[Array], clouds: list[Array], up: Array, forward: Arr
     tries = []
     for R in upright_rotations(up, forward):
         T = se3.make(R, centre - R @ model_centre)
+        cost = np.inf
         for _ in range(8):
             T, cost = icp_step(T, few, clouds, trees)
         tries.append((cost, T))
     tries.sort(key=lambda item: item[0])
     finished = []
     for _, T in tries[:5]:
+        cost = np.inf
         for _ in range(40):
             T, cost = icp_step(T, few, clouds, trees)
         finished.append((cost, T))

@@ -27,7 +27,7 @@ def minimise(problem: Problem, state: State, terms: list[Measurements], iteratio
     damping = 1e-4
     H, g, cost = normal_equations(problem, state, terms)
     for _ in range(iterations):
-        accepted = False
+        accepted, trial, value = False, state, cost
         for _ in range(6):
             step = _solve(H, -g, damping)
             trial = retract(problem, state, step)

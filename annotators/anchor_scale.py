@@ -17,7 +17,8 @@ def depth_scale(capture: Capture, track: CameraTrack) -> ScaleEstimate | None:
     """Median of measured over reconstructed depth at the points that structure from motion sees.
 
     Both are depths along the optical axis; dividing by the length of the ray instead is wrong by the cosine of its angle (several percent).
-    The standard deviation is that of the mean over frames, whose errors are the correlated part, and not below 0.15 %, what a calibrated sensor is good for.
+    The standard deviation is that of the mean over frames, whose errors are the correlated part, and not below 0.15 %: no calibrated sensor
+    is better.
     """
     if capture.depth_z_m is None or not len(track.obs_point):
         return None

@@ -14,6 +14,7 @@ from dataengine.robot.kinematics import forward_kinematics
 from dataengine.robot.model import RobotModel
 
 Array = np.ndarray
+NO_DISTORTION = np.zeros(5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class FramePose:
 
 
 def pnp(points_m: Array, uv_px: Array, K: Array, tolerance_px: float = 12.0) -> tuple[Array, int, float] | None:
-    """Pose of points (n, 3) seen at pixels (n, 2): (T_cam_points, inliers, rms px of inliers); None if there is none. Robust from 6 points on.
+    """Pose of points (n, 3) seen at pixels (n, 2): (T_cam_points, inliers, rms px of inliers) or None. Robust from 6 points on.
 
     SQPnP (Terzakis and Lourakis 2020) on all points, and on random subsets where that leaves outliers.
     """
@@ -48,7 +49,7 @@ def pnp(points_m: Array, uv_px: Array, K: Array, tolerance_px: float = 12.0) -> 
     for attempt in range(1 if n < 6 else 12):
         chosen = np.arange(n) if attempt == 0 else rng.choice(n, max(4, min(n - 1, 5)), replace=False)
         try:
-            found, rvec, tvec = cv2.solvePnP(points_m[chosen], uv_px[chosen], K, None, flags=cv2.SOLVEPNP_SQPNP)
+            found, rvec, tvec = cv2.solvePnP(points_m[chosen], uv_px[chosen], K, NO_DISTORTION, flags=cv2.SOLVEPNP_SQPNP)
         except cv2.error:
             continue
         if not found:
@@ -57,7 +58,7 @@ def pnp(points_m: Array, uv_px: Array, K: Array, tolerance_px: float = 12.0) -> 
         error = _reprojection(T, points_m, uv_px, K)
         good = error < tolerance_px
         if good.sum() >= 4:
-            _, rvec, tvec = cv2.solvePnP(points_m[good], uv_px[good], K, None, rvec, tvec, True, cv2.SOLVEPNP_ITERATIVE)
+            _, rvec, tvec = cv2.solvePnP(points_m[good], uv_px[good], K, NO_DISTORTION, rvec, tvec, True, cv2.SOLVEPNP_ITERATIVE)
             T = se3.make(cv2.Rodrigues(rvec)[0], tvec[:, 0])
             error = _reprojection(T, points_m, uv_px, K)
             good = error < tolerance_px
@@ -238,7 +239,7 @@ def _pnp_errors(points: KeypointSet, clicks: ClickTable, T_base_link: Array, K: 
 
     out = []
     for x in np.ascontiguousarray(points.positions(T_base_link)[:, clicks.row]):
-        found, rvec, tvec = cv2.solvePnP(x, clicks.uv_px, K, None, flags=cv2.SOLVEPNP_SQPNP)
+        found, rvec, tvec = cv2.solvePnP(x, clicks.uv_px, K, NO_DISTORTION, flags=cv2.SOLVEPNP_SQPNP)
         error = _reprojection(se3.make(cv2.Rodrigues(rvec)[0], tvec[:, 0]), x, clicks.uv_px, K) if found else np.full(1, 1e6)
         out.append(float(np.mean(np.minimum(error, 150.0))))
     return np.array(out)

@@ -24,7 +24,8 @@ JointMode = Literal["known", "offset", "constant", "per_frame"]
 class AnchorOptions:
     """How to solve. Standard deviations are priors; those of clicks and depth are re-estimated from the residuals.
 
-    `joints`: "auto" takes the log if there is one and it fits the pictures, else one unknown configuration if that fits, else one per frame.
+    `joints`: "auto" takes the log if there is one and it fits the pictures, else one unknown configuration if that fits,
+    else one per frame.
     `base_starts`: frames at which the base was bumped, so that a new base pose starts there.
     """
 

@@ -1,7 +1,7 @@
 """Which point of the robot's surface a depth pixel or an outline pixel belongs to, for the current state of the solve.
 
-Association is projective: the robot is cast as it is believed to stand, and a measured depth at a pixel is compared with the surface that the
-pixel shows (Blais and Levine 1995). Outlines are compared through the signed distance to the given mask's edge, both from the robot's
+Association is projective: the robot is cast as it is believed to stand, and a measured depth at a pixel is compared with the surface that
+the pixel shows (Blais and Levine 1995). Outlines are compared through the signed distance to the given mask's edge, both from the robot's
 outline to the mask and back, so that neither may be larger than the other.
 """
 
@@ -34,8 +34,8 @@ class RobotShape:
 
 @dataclass(frozen=True, eq=False)
 class RobotView:
-    """The robot alone as a camera sees it on a grid of every `stride`-th pixel: (h, w) planar depth (0 none), link (-1 none), unit normal in
-    the link's frame, towards the camera. Grid cell (i, j) is pixel (stride·j, stride·i)."""
+    """The robot alone as a camera sees it on a grid of every `stride`-th pixel: (h, w) planar depth (0 none), link (-1 none), unit
+    normal in the link's frame, towards the camera. Grid cell (i, j) is pixel (stride·j, stride·i)."""
 
     stride: int
     depth_z_m: Array
@@ -209,7 +209,7 @@ def _outline_samples(
 
     assert image.distance_px is not None and image.mask is not None
     s, mask = view.stride, view.mask
-    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1) > 0
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=[1]) > 0
     i, j = np.nonzero(mask & ~inner)
     edge_px = np.stack([j * s, i * s], -1)
     gradient = _gradient(image.distance_px)

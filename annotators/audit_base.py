@@ -70,7 +70,8 @@ def is_bump(one: Solved, two: Solved) -> bool:
     """Two base poses fit much better than one, and differ by more than matters."""
     gain = _cost(one) - _cost(two)
     moved = logarithm(se3.inverse(two.state.T_world_base[0]) @ two.state.T_world_base[1])
-    return gain > CERTAIN and (np.linalg.norm(moved[:3]) > MOVED_M or np.linalg.norm(moved[3:]) > MOVED_RAD)
+    far = np.linalg.norm(moved[:3]) > MOVED_M or np.linalg.norm(moved[3:]) > MOVED_RAD
+    return bool(far and gain > CERTAIN)
 
 
 def _cost(solved: Solved) -> float:

@@ -1,7 +1,8 @@
 """Did something other than the robot move? Free-space violations between depth images of known pose.
 
-A surface that one frame saw must not be see-through in another. Where it is, over a patch of some size and on neither frame's robot, a thing
-was there and is gone; the other direction finds where it came to. What is hidden from one view by something in front of it is no evidence.
+A surface that one frame saw must not be see-through in another. Where it is, over a patch of some size and on neither frame's robot,
+a thing was there and is gone; the other direction finds where it came to. What is
+hidden from one view by something in front of it is no evidence.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The procedure that the anchor solve replaces, implemented as it is described, to be compared on the same captures.
 
-Clicks of the first frame only → pose of the base by perspective-n-point (with the joints where they are known, else base and joints together
-by Levenberg–Marquardt from many starts); camera poses from structure from motion; scale as the median ratio of measured to reconstructed
-depth; everything else by propagation (RoboKeyGen, Tian et al. 2024, section on real data; scale as in ProgressLabeller, with z-depth).
+Clicks of the first frame only → pose of the base by perspective-n-point (with the joints where they are known, else base and joints
+together by Levenberg–Marquardt from many starts); camera poses from structure from motion; scale as the median ratio of measured to
+reconstructed depth; everything else by propagation (RoboKeyGen, Tian et al. 2024, section on real data; scale as in ProgressLabeller,
+with z-depth).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from annotators.anchor import choose_slots, click_measurements, gather, make_problem, table
+from annotators.anchor_inputs import choose_slots, click_measurements, gather, make_problem, table
 from annotators.anchor_optimise import minimise
 from annotators.anchor_posterior import output_keypoints
 from annotators.anchor_scale import depth_scale

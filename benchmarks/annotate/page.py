@@ -10,6 +10,11 @@ import numpy as np
 from benchmarks.annotate.runs import COUNTED, EXPECTED
 
 Clip = dict[str, Any]
+INTRODUCTION = (
+    "Made by `make bench-annotate`. Rendered captures of 36 frames with exact truth, ten clicked frames, every visible landmark clicked "
+    "with 2 px of noise by a program; no masks are given. The baseline is the first-frame method (`annotators/baseline.py`) on the same "
+    "captures, camera poses and clicks; it uses the depth for its scale, ours in the rows marked RGB only does not. "
+)
 
 
 def page(results: dict[str, Any]) -> str:
@@ -18,10 +23,7 @@ def page(results: dict[str, Any]) -> str:
     solved = [clip for clip in clips if "variants" in clip]
     parts = [
         "# Annotation: what was measured\n",
-        "Made by `make bench-annotate`. Rendered captures of 36 frames with exact truth, ten clicked frames, every visible landmark clicked "
-        "with 2 px of noise by a program; no masks are given. The baseline is the first-frame method (`annotators/baseline.py`) on the same "
-        "captures, camera poses and clicks; it uses the depth for its scale, ours in the rows marked RGB only does not. "
-        f"{len(clips)} captures, {len(solved)} with camera poses. A line that misses says so.\n",
+        INTRODUCTION + f"{len(clips)} captures, {len(solved)} with camera poses. A line that misses says so.\n",
         _table(rows(clips, solved)),
         _per_clip(solved),
         _fault_table(solved),
@@ -50,14 +52,17 @@ def rows(clips: Sequence[Clip], solved: Sequence[Clip]) -> list[tuple[str, str, 
     solves = [v["cpu_s"] for c in solved for v in c["variants"].values() if "cpu_s" in v]
     mm, deg = _mid([p["mm"] for p in poses]), _mid([p["deg"] for p in poses])
     return [
-        ("keypoints, joints known, scale unknown, RGB only", "median ≤ 3 mm, p95 ≤ 8 mm", f"{known:.2f} mm, p95 {p95:.2f} mm", f"{base_known:.2f} mm", known <= 3 and p95 <= 8),
+        ("keypoints, joints known, scale unknown, RGB only", "median ≤ 3 mm, p95 ≤ 8 mm",
+         f"{known:.2f} mm, p95 {p95:.2f} mm", f"{base_known:.2f} mm", known <= 3 and p95 <= 8),
         ("… against the baseline", "≥ 5 times better", f"{base_known / known:.1f} times", "1", base_known >= 5 * known),
-        ("… the same with depth, as the baseline has it", "", f"{known_depth:.2f} mm, {base_known / known_depth:.1f} times", f"{base_known:.2f} mm", None),
+        ("… the same with depth, as the baseline has it", "",
+         f"{known_depth:.2f} mm, {base_known / known_depth:.1f} times", f"{base_known:.2f} mm", None),
         ("keypoints, joints unknown, RGB-D", "median ≤ 2 mm", f"{depth:.2f} mm", f"{base_unknown:.2f} mm", depth <= 2),
         ("joints, unknown, RGB-D", "≤ 1°", f"{joints:.2f}°", "", joints <= 1),
         ("metric scale from links alone (RGB only), median", "≤ 0.3 %", f"{_mid(scales):.2f} %", "", _mid(scales) <= 0.3),
         ("metric scale with depth, median", "≤ 0.3 %", f"{_mid(fused):.2f} %", "", _mid(fused) <= 0.3),
-        ("relative camera pose over five frames, median", "≤ 1.5 mm, 0.1°", f"{mm:.2f} mm, {deg:.3f}°", f"COLMAP alone {_mid([a['mm'] for a in alone]):.2f} mm, {_mid([a['deg'] for a in alone]):.3f}°", mm <= 1.5 and deg <= 0.1),
+        ("relative camera pose over five frames, median", "≤ 1.5 mm, 0.1°", f"{mm:.2f} mm, {deg:.3f}°",
+         f"COLMAP alone {_mid([a['mm'] for a in alone]):.2f} mm, {_mid([a['deg'] for a in alone]):.3f}°", mm <= 1.5 and deg <= 0.1),
         ("68 % intervals of keypoints hold", "60–76 %", f"{100 * inside:.0f} %", "none states any", 0.60 <= inside <= 0.76),
         ("injected faults flagged", "all", f"{flagged} of {injected}", "", flagged == injected),
         ("false flags on clean captures", "≤ 2 %", f"{100 * false:.1f} % of (capture, kind)", "", false <= 0.02),

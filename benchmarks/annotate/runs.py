@@ -72,7 +72,13 @@ def measure_clip(path: Path, scratch: Path, mapper: str = "global", textures: bo
         "name": capture.name,
         "frames": len(capture.frames),
         "clicks": len(clicks),
-        "sfm": {"refusal": track.refusal, "posed": int(track.posed.sum()), "cpu_s": sfm_cpu, "static_cpu_s": static_cpu, "mapper": track.mapper},
+        "sfm": {
+            "refusal": track.refusal,
+            "posed": int(track.posed.sum()),
+            "cpu_s": sfm_cpu,
+            "static_cpu_s": static_cpu,
+            "mapper": track.mapper,
+        },
         "object_moved": moved,
     }
     if track.refusal is not None:
@@ -114,7 +120,9 @@ def _faults(
     missed = int(np.sum(wrong & solution.click_inlier))
     out: dict[str, Any] = {"wrong_click": {**score(solution, track, truth), "missed": missed, "wrong": int(wrong.sum())}}
     moving = bool(np.ptp(truth["joint_position"], axis=0).max() > 0.02)
-    names = ["depth_scale", "base_bumped", "blur", *(["encoder_lag", "joint_pairing"] if moving else []), *(["weak_texture"] if textures else [])]
+    names = ["depth_scale", "base_bumped", "blur"]
+    names += ["encoder_lag", "joint_pairing"] if moving else []
+    names += ["weak_texture"] if textures and track.mapper != "static" else []
     for fault in names:
         folder = scratch / fault
         if folder.exists():

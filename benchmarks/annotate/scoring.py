@@ -62,7 +62,11 @@ def score(solution: Solution, track: CameraTrack, truth: dict[str, Any]) -> dict
         "time_offset_ms": 1e3 * solution.time_offset_s,
         "depth_scale": solution.depth_scale,
         "scales": [
-            {"source": s.source, "percent": None if scale is None else 100 * (s.metres_per_unit / scale - 1), "sigma": 100 * s.sigma / s.metres_per_unit}
+            {
+                "source": s.source,
+                "percent": None if scale is None else 100 * (s.metres_per_unit / scale - 1),
+                "sigma": 100 * s.sigma / s.metres_per_unit,
+            }
             for s in solution.scales
         ],
         "flags": [{"kind": flag.kind, "text": flag.text} for flag in solution.flags],

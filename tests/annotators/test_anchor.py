@@ -50,6 +50,7 @@ def test_known_joints_unknown_scale_within_the_predicted_error():
     assert np.median(medians) < 3.0
 
 
+@pytest.mark.slow
 def test_stated_uncertainty_matches_the_errors():
     """Normalised squared errors of one keypoint in one frame, over independent captures: mean 3 if the covariances are honest."""
     nees = []
@@ -125,6 +126,7 @@ def test_bumped_base_splits_the_track():
     assert not solution.accepted[list(flag.frames)].any()
 
 
+@pytest.mark.slow
 def test_joint_log_of_other_frames_is_given_up():
     scene = make_scene(1, frames=12, clicked=12)
     order = np.random.default_rng(0).permutation(12)
