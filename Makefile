@@ -40,6 +40,7 @@ render: .venv/.render  ## render PRESET (default hello) to OUT with a report; re
 out/captures/demo/capture.yaml: | .venv/.all
 	@$(BIN)/dataengine render render_configs/captures/moving_robot_still.yaml --out out/captures/render --set videos=1 --no-report
 	@$(BIN)/dataengine export out/captures/render capture --out out/captures/demo
+	@$(BIN)/python benchmarks/annotate/simulated.py out/captures/demo/capture.yaml
 
 ifeq ($(CAPTURE),demo)
 annotate: out/captures/demo/capture.yaml  ## label a capture: CAPTURE=file.yaml, or a demo that is rendered first; UI=1 opens the app

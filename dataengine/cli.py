@@ -13,7 +13,7 @@ from tyro.conf import Positional, UseAppendAction, arg, subcommand
 from dataengine import __version__
 from dataengine.commands.ds_cli import Ds
 from dataengine.commands.train_cli import Evaluate, Overfit, Predict, Train
-from dataengine.errors import DataEngineError, Interrupted
+from dataengine.errors import ConfigError, DataEngineError, Interrupted
 
 Set = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help="override a field, e.g. camera.distance_m=1.2")]
 Dataset = Annotated[Positional[Path], arg(metavar="DATASET", help="folder of a dataset")]
@@ -136,7 +136,7 @@ class View:
 
 @dataclass
 class Export:
-    """Write a dataset in another project's layout: simrgbd, ndds, bop, coco, nocs, sope, hdf5, folders."""
+    """Write a dataset in another project's layout: simrgbd, ndds, bop, coco, nocs, sope, hdf5, folders, colmap, capture."""
 
     dataset: Dataset
     format: Annotated[Positional[str], arg(metavar="FORMAT")]
@@ -181,6 +181,8 @@ class Annotate:
         from annotators.cli import annotate, review
 
         if str(self.capture) == "review":
+            if self.reviewed is None:
+                raise ConfigError("annotate review: no folder given; name that of a finished annotation, e.g. out/annotated/demo")
             return review(self.reviewed)
         out = self.out or Path("out/annotated") / (self.capture.parent.name if self.capture.stem == "capture" else self.capture.stem)
         return annotate(self.capture, out, self.clicks, self.ui, self.strict, self.port)

@@ -31,7 +31,7 @@ def test_specs_are_frozen():
 
 
 def test_quality_presets_and_their_overrides():
-    assert RenderSpec().resolved() == QUALITY["train"] == (4, "HIGH", "FAST")
+    assert RenderSpec().resolved() == QUALITY["train"] == (3, "HIGH", "FAST")
     assert RenderSpec(quality="reference", samples=512, denoise_prefilter="NONE").resolved() == (512, "HIGH", "NONE")
 
 
