@@ -4,6 +4,7 @@ Every rank draws its own data and noise, gradients are averaged in one all-reduc
 see a NaN of any of them and stop together.
 """
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,9 @@ def train_with_ray(run: Callable[[], dict[str, float]], out: Path, workers: int,
         from ray.train.torch import TorchTrainer
     except ImportError as error:
         raise ConfigError(f"Ray Train is not installed ({error}): pip install 'ray[train]', or use torchrun") from None
+
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
     def worker() -> None:
         metrics = run()

@@ -8,8 +8,9 @@ What is diffused, x, is a coordinate of X_cam that whitens to unit size:
 camera  X itself, as in the paper
 rays    in a camera turned so that the keypoints' mean ray is its axis: mean of ln z plus ln of the points' spread (the robot's size,
         nearly), differences of ln z, and how far a point lies off its measured ray. Where in the image and how far away the robot is
-        are then no longer to be learnt, and off-ray errors are as small as the 2-D noise to begin with. Median error before refinement
-        after the same minute of training: 160 mm (camera), 113 mm (rays without turning), and see docs/benchmarks/robokeygen.md.
+        are then no longer to be learnt, and off-ray errors are as small as the 2-D noise to begin with. Medians before refinement with
+        panda15, 1.5 px noise and 3 % outliers: 160 mm (camera) against 113 mm (rays in the camera as it stands) after the same minute
+        on one core; 22 mm in the turned camera after four and a half.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ the condition (once per frame) and one of the time embedding (once per schedule)
 
 plain     RoboKeyGen's "modified fully connected network of GFPose" (ScoreModelFC_Adv): Linear + GroupNorm + SiLU + dropout,
           two such layers per residual block
-residual  pre-LayerNorm residual layers; trains several times faster on the same data (docs/benchmarks/robokeygen.md)
+residual  pre-LayerNorm residual layers, each beginning as the identity; the default
 
 The output is turned into the denoiser D(x_t, t) by a preconditioning (Karras et al. 2022, section 5): D = c_skip x̄ +
 c_out F(c_in x̄) with x̄ = x / α, σ̄ = σ / α. `eps` predicts the noise (or, up to the factor -1 / σ, the score), `v` and `edm` a mix of
