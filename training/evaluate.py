@@ -99,7 +99,9 @@ def joint_scores(truth: Truth, estimates: Estimates) -> tuple[record.JointScore,
     out = []
     for name, error in errors.items():
         found = error[np.isfinite(error)]
-        values = (np.median(found), found.mean(), np.quantile(found, 0.95)) if found.size else (np.nan,) * 3
+        if not found.size:  # fingers, say, which no keypoint tells of
+            continue
+        values = (np.median(found), found.mean(), np.quantile(found, 0.95))
         out.append(record.JointScore(name, "m" if name in truth.sliding else "rad", *(number(float(v)) for v in values)))
     return tuple(out)
 

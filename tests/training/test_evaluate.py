@@ -179,7 +179,7 @@ def test_all_failed_is_a_report_not_a_crash(tmp_path: Path) -> None:
     evaluation = e.evaluate(truth, lost, np.ones((6, 2)))
     report = evaluation.report
     assert report.overall == record.Score(6, 6, 0.0, (0.0, 0.0), None, None)
-    assert report.efficiency == record.Efficiency(0, None, None, None, None, None)
+    assert report.efficiency == record.Efficiency(0, None, None, None, None, None) and report.joints == ()
     assert record.read(e.write(evaluation, tmp_path)[0]) == report
 
 
