@@ -104,8 +104,8 @@ def fit_calibration(variance_px2: torch.Tensor, error_px: torch.Tensor, cut: flo
     error, variance = error_px.cpu()[rows].double(), variance_px2.cpu()[rows].double()
     kept = error.abs() <= torch.quantile(error.abs(), 1 - cut)
     v, e2 = variance[kept], error[kept] ** 2
-    factors = torch.logspace(-1.5, 1.5, 31, dtype=torch.float64)
-    floors = torch.logspace(-3, 1.5, 31, dtype=torch.float64)
+    factors = torch.logspace(-1.5, 2.5, 41, dtype=torch.float64)
+    floors = torch.logspace(-3, 3, 46, dtype=torch.float64)
     a, b = (g.reshape(-1, 1) for g in torch.meshgrid(factors, floors, indexing="ij"))
     s = a * v + b
     best = int((torch.log(s) + e2 / s).mean(1).argmin())
