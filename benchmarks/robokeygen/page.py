@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.robokeygen.paper import PAPER
+from training.ablations import ABLATIONS
 
 Row = Mapping[str, Any]
 Rows = Mapping[str, Row]
