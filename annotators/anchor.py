@@ -258,8 +258,8 @@ def finish(inputs: Inputs, solved: Solved, flags: tuple[Flag, ...]) -> Solution:
         time_offset_s=state.time_offset_s,
         depth_scale=state.depth_gain,
         scales=scales,
-        click_residual_px=click_residuals(solved),
-        click_inlier=solved.clicks.weight > 0,
+        click_residual_px=_of_all_clicks(inputs, click_residuals(solved), np.nan),
+        click_inlier=_of_all_clicks(inputs, solved.clicks.weight > 0, False),
         accepted=accepted,
         reasons=reasons,
         flags=flags,
@@ -273,6 +273,14 @@ def robot_mask(inputs: Inputs, track: FullTrack, frame: int) -> Array:
     view = view_robot(robot_shape(inputs.model), poses, inputs.capture.K, inputs.capture.size, 2)
     width, height = inputs.capture.size
     return np.repeat(np.repeat(view.mask, 2, axis=0), 2, axis=1)[:height, :width]
+
+
+def _of_all_clicks(inputs: Inputs, values: Array, missing: float) -> Array:
+    """Values of the used clicks, in the order of all clicks given; `missing` for those in frames without a camera pose."""
+    out = np.full((len(inputs.given), *values.shape[1:]), missing, values.dtype)
+    used = [row for row, click in enumerate(inputs.given) if 0 <= click.frame < len(inputs.track.posed) and inputs.track.posed[click.frame]]
+    out[used] = values
+    return out
 
 
 def click_residuals(solved: Solved) -> Array:

@@ -38,6 +38,8 @@ class Inputs:
     landmarks: KeypointSet
     static: bool
     scales: tuple[ScaleEstimate, ...]
+    given: tuple[Click, ...]
+    """All clicks; `clicks` are those in frames that have a camera pose."""
 
     @cached_property
     def silhouette(self) -> Silhouette | None:
@@ -83,7 +85,7 @@ def gather(
             scales.append(found)
         if (found := anchor_scale.stereo_scale(capture, track)) is not None:
             scales.append(found)
-    return Inputs(capture, track, usable, options, masks, model, points, static, tuple(scales))
+    return Inputs(capture, track, usable, options, masks, model, points, static, tuple(scales), tuple(clicks))
 
 
 def choose_slots(inputs: Inputs) -> Slots:
