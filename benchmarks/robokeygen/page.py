@@ -42,10 +42,9 @@ def page(rows: Rows) -> str:
 
 
 def provenance(rows: Rows) -> str:
-    """Machine and revisions behind the rows, for a sentence."""
+    """Machine behind the rows, as a sentence."""
     machines = dict.fromkeys(f"{r['machine']}, {r['threads']} thread{'' if r['threads'] == 1 else 's'}" for r in rows.values())
-    commits = dict.fromkeys(r["commit"] for r in rows.values())
-    return f"Machine: {'; '.join(machines)}; commit {', '.join(commits)}." if rows else ""
+    return f"Machine: {'; '.join(machines)}; the revision of each row is in robokeygen.json." if rows else ""
 
 
 def goals_table(rows: Rows) -> str:
@@ -63,10 +62,12 @@ def goals_table(rows: Rows) -> str:
 
 def ablation(row: Row) -> str:
     """One ablation as a table."""
-    lines = [
-        f"## {row['title'][0].upper()}{row['title'][1:]}\n",
-        f"`python -m training.ablations {row['id']}`, {row['n']} scenes per camera.\n",
-    ]
+    own = row["id"] in ABLATIONS
+    command = f"python -m training.ablations {row['id']}" if own else f"python benchmarks/robokeygen_bench.py {row['id']}"
+    made = f"`{command}`, {row['n']} {'scenes' if own else 'frames'} per camera"
+    if own:
+        made += f"; lifters, where there are any, of {row.get('lifter_steps', 0)} steps of {row.get('lifter_batch', 0)} pairs"
+    lines = [f"## {row['title'][0].upper()}{row['title'][1:]}\n", made + ".\n"]
     lines += ["| | AUC | 95 % | median mm | mean mm | CPU ms per frame |", "|---|---|---|---|---|---|"]
     for level, auc in row["metric"].items():
         d, ci = row["details"].get(level, {}), row["ci95"].get(level)
