@@ -41,7 +41,7 @@ class ObjectClick:
 
 @dataclass(frozen=True, eq=False)
 class ObjectSolution:
-    """`T_world_object` (N, 4, 4), `covariance` (N, 6, 6) of the right-hand perturbation (m, rad), `starts`: first frame of every segment."""
+    """`T_world_object` (N, 4, 4), `covariance` (N, 6, 6) of the right-hand perturbation (m, rad), `starts`: segments' first frames."""
 
     T_world_object: Array
     covariance: Array
