@@ -4,6 +4,7 @@ Every rank draws its own data and noise, gradients are averaged in one all-reduc
 see a NaN of any of them and stop together.
 """
 
+import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -89,8 +90,12 @@ def train_with_ray(run: Callable[[], dict[str, float]], out: Path, workers: int,
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
+    result = out.resolve() / "result.json"
+
     def worker() -> None:
         metrics = run()
+        if ray.train.get_context().get_world_rank() == 0:
+            result.write_text(json.dumps(metrics))  # Ray hands back only what was reported with a checkpoint of its own
         ray.train.report(dict(metrics))
 
     trainer = TorchTrainer(
@@ -98,4 +103,5 @@ def train_with_ray(run: Callable[[], dict[str, float]], out: Path, workers: int,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus_per_worker > 0),
         run_config=RunConfig(name=out.name, storage_path=str(out.resolve() / "ray"), failure_config=FailureConfig(max_failures=3)),
     )
-    return dict(trainer.fit().metrics or {})
+    trainer.fit()
+    return json.loads(result.read_text())
