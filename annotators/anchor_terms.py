@@ -72,7 +72,7 @@ def points_in_camera(problem: Problem, state: State, arm: Kinematics, m: Measure
     J_q = arm.origin[slot, link] + np.einsum("nk,nkij->nij", m.offset_m, arm.slope[slot, link])
     J = np.zeros((len(x), 3, 19 + D))
     J[:, :, 0] = -np.einsum("nij,nj->ni", R_cam_world, camera[:, :3, 3])
-    J[:, :, 1:4], J[:, :, 4:7] = R_cam_base, -(R_cam_base @ skew(x_base))
+    J[:, :, 1:4], J[:, :, 4:7] = R_cam_base, R_cam_base @ skew(-x_base)
     J[:, :, 7 : 7 + D] = R_cam_base @ J_q
     J[:, :, 7 + D] = np.einsum("nij,nj->ni", J[:, :, 7 : 7 + D], arm.speed[slot])
     J[:, :, 13 + D : 16 + D], J[:, :, 16 + D :] = -np.eye(3), skew(x)
