@@ -138,8 +138,10 @@ def _one_fault(fault: str, path: Path, track: CameraTrack, clicks: list[Click], 
     if fault == "blur":
         return {"flags": [{"kind": flag.kind, "text": flag.text} for flag in capture_checks.inspect(capture)]}
     if fault == "weak_texture":
-        refusal = solve_cameras(capture, scratch / "sfm_texture", static_segments(capture), None, "global").refusal
-        return {"refusal": refusal, "flags": [] if refusal is None else [{"kind": "texture", "text": refusal}]}
+        bare = solve_cameras(capture, scratch / "sfm_texture", static_segments(capture), None, "global")
+        flags = [] if bare.refusal is None else [{"kind": "texture", "text": bare.refusal}]
+        moved = None if bare.refusal is not None else colmap_alone(bare, read_truth(path.parent))
+        return {"refusal": bare.refusal, "flags": flags, "relative_pose": moved}
     try:
         return score(solve(capture, track, clicks, options), track, read_truth(path.parent))
     except DataEngineError as error:
