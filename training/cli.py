@@ -131,7 +131,8 @@ def overfit(dataset: str, out: Path, frames: int = 12, settings: Sequence[str] =
         cv2.imwrite(str(out / f"frame_{row:02d}.png"), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     middle = sorted(errors)[len(errors) // 2]
     print(
-        f"{len(errors)} frames after {result.steps} steps, {result.seconds:.0f} s: median 3-D error {1e3 * middle:.1f} mm; pictures in {out}"
+        f"{len(errors)} frames after {result.steps} steps, {result.seconds:.0f} s: "
+        f"median 3-D error {1e3 * middle:.1f} mm; pictures in {out}"
     )
     return 0
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from training.ablations import CAMERAS
 
 from dataengine.config.loader import load_spec
 from dataengine.robot.catalogue import load_robot
 from dataengine.scene.sample import sample_scene
+from training.ablations import CAMERAS
 
 FOCAL_PX = {"cross_camera_xbox360": 525.0, "cross_camera_realsense": 455.3, "cross_camera_azure": 303.6}
 
