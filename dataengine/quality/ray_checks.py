@@ -22,8 +22,9 @@ DEPTH_M, DEPTH_RELATIVE, MAX_DEPTH_BAD = 3e-4, 1e-4, 1e-3
 """Where the ids agree: 99 % within the tolerance of 0.3 mm + 0.01 % of the depth + quantum, at most 0.1 % beyond ten times
 that (rims of a part before itself). Relative, since both renderers are float32: a floor seen at 17 m differs by up to 1 mm."""
 
-SMOOTH_RANGE_M, SMOOTH_FACTOR, MAX_SMOOTH_WRONG = 0.02, 2.0, 3
-"""Where depth varies by less than 2 cm over 3 × 3 pixels of one part: at most so many pixels beyond twice the tolerance."""
+SMOOTH_RANGE_M, SMOOTH_FACTOR, MAX_SMOOTH_WRONG = 0.02, 2.0, 1.3e-5
+"""Where depth varies by less than 2 cm over 3 × 3 pixels of one part: at most this share of all pixels beyond twice the tolerance,
+3 pixels of 640 × 360 and 4 of 640 × 480."""
 
 NORMAL_MEDIAN_DEG = 8.0
 """Shading normals differ from the geometric ones on smooth-shaded meshes, but not at large …"""
@@ -87,7 +88,7 @@ def _depth(depth_z_m: NDArray, cast: CastFrame, same: NDArray[np.bool_]) -> list
     wrong = int((excess[smooth] > SMOOTH_FACTOR).sum())
     return out + (
         [f"{wrong} pixels of smooth surfaces are off by more than {SMOOTH_FACTOR:g} times the tolerance"]
-        if wrong > MAX_SMOOTH_WRONG
+        if wrong > max(1, round(MAX_SMOOTH_WRONG * excess.size))
         else []
     )
 

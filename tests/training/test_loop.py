@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(out: Path, steps: int, pause_s: float = 0.0, processes: int = 1) -> subprocess.Popen[bytes]:
     program = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *program, str(ROOT / "tests/training/toy_recipe.py"), str(out), str(steps), str(pause_s)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
