@@ -174,7 +174,7 @@ def measure_kills(work: Path, videos: int = 60, kills: int = 60) -> dict[str, An
     shutil.rmtree(work / "storm", ignore_errors=True)
     target, kinds = work / "storm", kill_storm.KINDS
     attack = command("storm", "--workers", "2")
-    storm = kill_storm.storm(attack, target, videos, kills, kinds, seed=0, pause_s=2.0, patience_s=30.0, wait_s=1800.0)
+    storm = kill_storm.storm(attack, target, videos, kills, kinds, seed=0, pause_s=2.0, patience_s=30.0, wait_s=3600.0)
     kill_storm.audit(work / "storm", storm)
     faults = kill_storm.verdict(storm, videos, sorted(set(digests.values())))
     return {"videos": videos, "digests": digests, "storm": asdict(storm), "faults": faults}
