@@ -32,6 +32,7 @@ _CHECK_EVERY_S = 1.0
 _GROW_EVERY_S = 10.0
 _GONE_AFTER_S = 15.0
 _SHUTDOWN_S = 20.0
+_VITAL = ("raylet", "gcs_server")
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -97,8 +98,7 @@ class RayPool:
 
     def start(self) -> None:
         if self._address is None:
-            _start_local(self._wanted or len(os.sched_getaffinity(0)))
-            self._health = _LocalHealth()
+            self._health = _start_whole(self._wanted or len(os.sched_getaffinity(0)))
         else:
             _connect(self._address)
             self._health = _ClusterHealth(self._address)
@@ -200,14 +200,15 @@ class _LocalHealth:
     """Are the raylet and the control process that `ray.init` started for us still there?"""
 
     def __init__(self) -> None:
-        self._vital = [p for p in psutil.Process().children() if p.name() in ("raylet", "gcs_server")]
+        self._vital = [p for p in psutil.Process().children() if p.name() in _VITAL]
 
     def good(self) -> bool:
         return self.answers()
 
     def answers(self) -> bool:
         try:
-            return all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in self._vital)
+            # One that died while Ray was starting may be gone already: then nothing ever answers, and nothing looks dead
+            return len(self._vital) == len(_VITAL) and all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in self._vital)
         except psutil.NoSuchProcess:
             return False
 
@@ -244,6 +245,16 @@ class _ClusterHealth:
         import ray
 
         return any(node["NodeID"] == self._node_id and node["Alive"] for node in ray.nodes())
+
+
+def _start_whole(cpus: int) -> _LocalHealth:
+    """Start Ray on this machine until all of it is there."""
+    for _ in range(_START_TRIES):
+        _start_local(cpus)
+        if (health := _LocalHealth()).answers():
+            return health
+        _shut_down()
+    raise RenderError(f"Ray's processes died {_START_TRIES} times while they were starting; use --serial to do without it")
 
 
 def _start_local(cpus: int) -> None:

@@ -148,3 +148,34 @@ def test_cluster_goes_away(tmp_path, cluster):
     assert last.startswith(f"RenderError: the Ray cluster at {cluster.address} went away; ")
     assert last.endswith(" of 300 videos are safe; start it again and run the same command")
     assert driver.returncode == 1
+
+
+def test_a_ray_that_lost_a_part_while_starting_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What died before anybody looked leaves no trace to look at: the run would wait for ever."""
+    begun: list[list[str]] = []
+
+    class Process:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def name(self) -> str:
+            return self._name
+
+        def is_running(self) -> bool:
+            return True
+
+        def status(self) -> str:
+            return psutil.STATUS_SLEEPING
+
+    class Here:
+        def children(self) -> list[Process]:
+            return [Process(n) for n in begun[-1]]
+
+    parts = iter([["raylet"], [], ["raylet", "gcs_server"]])
+    monkeypatch.setattr(pool, "_start_local", lambda cpus: begun.append(next(parts)))
+    monkeypatch.setattr(pool, "_shut_down", lambda: None)
+    monkeypatch.setattr(pool.psutil, "Process", Here)
+    assert pool._start_whole(2).answers() and len(begun) == 3
+    parts = iter([["gcs_server"]] * 9)
+    with pytest.raises(RenderError, match="use --serial"):
+        pool._start_whole(2)
