@@ -316,12 +316,17 @@ def _hush() -> None:
 
 
 def _shut_down() -> None:
-    """`ray.shutdown`, which may wait for ever on a dead cluster, for a limited time."""
+    """`ray.shutdown`, which may wait for ever on a dead cluster, for a limited time; then end what it left of a half-dead one."""
     import ray
 
     thread = threading.Thread(target=ray.shutdown, daemon=True)
     thread.start()
     thread.join(_SHUTDOWN_S)
+    left = [p for p in psutil.Process().children() if p.name() in _VITAL]
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=5.0)
 
 
 @contextlib.contextmanager
