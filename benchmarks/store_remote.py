@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 DELAY_S = 0.03
 BATCH = 32
 COLUMNS = ("rgb", "depth_sim", "mask_link", "mask_object", "K", "T_cam_base", "joint_position")
-FRAMES_PER_VIDEO = 24
+FRAMES_PER_VIDEO = 60
 
 
 def epoch(location: str) -> float:

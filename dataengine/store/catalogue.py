@@ -95,7 +95,9 @@ def open_catalogue(location: str | Path, split: str | None = None, version: str 
     # Not at the top: readers of catalogues at hand do without.
     from dataengine.store.repository import open_repository
 
-    return catalogue_of(str(location), open_repository(location).manifest(version), split, clip)
+    text = str(location)
+    repository = _bucket(text, os.getpid())[0] if "://" in text else open_repository(location)
+    return catalogue_of(text, repository.manifest(version), split, clip)
 
 
 def catalogue_of(location: str, manifest: Mapping[str, Any], split: str | None = None, clip: Clip | None = None) -> Catalogue:

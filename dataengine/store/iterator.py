@@ -5,9 +5,9 @@ a run that was killed goes on bit-identically with another number of machines, p
 """
 
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -27,10 +27,17 @@ IDS = ("dataset", "video", "frame", "real", "seed")
 """Always in a batch: where a sample comes from, whether it is real, and random bits of its own for augmentation."""
 
 CONNECTIONS = 16
-"""Units of a bucket that are fetched at a time."""
+"""Units of a bucket that a courier fetches at a time."""
+
+AHEAD = 2
+"""Batches from a bucket that travel at a time, the one that is waited for among them."""
 
 OPEN_FILES = 512
 """Bound of the files that one process holds open; systems often allow 1024."""
+
+
+Lacking = list[tuple[Any, list[int]]]
+"""Readers of units in buckets, and frames of each."""
 
 
 @dataclass(frozen=True)
@@ -144,18 +151,21 @@ class Batches:
             yield batch
 
     def read_each(self, epoch: int, steps: Sequence[tuple[int, int]]) -> Iterator[Batch]:
-        """This rank's share of each step, in order. From a bucket, the next batch travels while one is decoded and used."""
+        """This rank's share of each step, in order. From a bucket, the next ones travel while one is decoded and used."""
+        done: Future = Future()
+        done.set_result(None)
         if not any(c.remote for c in self.catalogues):
             for step in steps:
                 yield self.read(epoch, *self.share(*step))
             return
         self._own()
-        with ThreadPoolExecutor(1) as courier:
-            bring = [lambda step=step: self._bring(*self.order.take(epoch, *self.share(*step))) for step in steps]
-            coming = courier.submit(bring[0]) if bring else None
+        with ThreadPoolExecutor(AHEAD) as couriers:
+            coming: deque[Future] = deque()
             for k, step in enumerate(steps):
-                self._readers.update(coming.result() if coming else {})
-                coming = courier.submit(bring[k + 1]) if k + 1 < len(bring) else None
+                for later in steps[k + len(coming) : k + AHEAD]:
+                    lacking = self._lacking(*self.order.take(epoch, *self.share(*later)))
+                    coming.append(couriers.submit(self._fetch, lacking) if lacking else done)
+                coming.popleft().result()
                 yield self.read(epoch, *self.share(*step))
 
     def after(self, epoch: int, stop: int) -> tuple[int, int]:
@@ -173,7 +183,8 @@ class Batches:
         n, clip = len(sample), self.catalogues[0].clip.length
         out = self._empty(n * clip)
         windows = self._windows(noise)
-        self._readers.update(self._bring(dataset, sample))
+        if lacking := self._lacking(dataset, sample):
+            self._fetch(lacking)
         for k, catalogue in enumerate(self.catalogues):
             mine = np.flatnonzero(dataset == k)
             units, first = catalogue.locate(sample[mine])
@@ -223,25 +234,22 @@ class Batches:
             self._readers.popitem(last=False)[1].close()
         return reader
 
-    def _bring(self, dataset: np.ndarray, sample: np.ndarray) -> dict[tuple[int, int], ShardReader]:
-        """Readers of the samples that lie in buckets, after all their bytes came, at once: one waits for a server, not for each answer."""
-        wanted: dict[tuple[int, int], list[int]] = {}
+    def _lacking(self, dataset: np.ndarray, sample: np.ndarray) -> Lacking:
+        """Of the given samples, what lies in a bucket and not in the cache yet."""
+        unknown = self._shapes is None and self.catalogues[0].remote  # `_empty` will look at the first video
+        wanted: dict[tuple[int, int], list[int]] = {(0, 0): []} if unknown else {}
         for k, catalogue in enumerate(self.catalogues):
             if catalogue.remote:
                 steps = np.arange(catalogue.clip.length) * catalogue.clip.stride
                 for unit, start in np.stack(catalogue.locate(sample[dataset == k]), 1).tolist():
                     wanted.setdefault((k, unit), []).extend((start + steps).tolist())
+        readers: list[tuple[Any, list[int]]] = [(self._reader(key), frames) for key, frames in wanted.items()]
+        return [(reader, frames) for reader, frames in readers if not reader.has(frames, self.view.images)]
 
-        def bring(item: tuple[tuple[int, int], list[int]]) -> tuple[tuple[int, int], ShardReader]:
-            key, frames = item
-            reader = self._readers.get(key) or self.catalogues[key[0]].open(key[1])
-            reader.prefetch(frames, self.view.images)  # pyright: ignore[reportAttributeAccessIssue]
-            return key, reader
-
-        if not wanted:
-            return {}
+    def _fetch(self, lacking: Lacking) -> None:
+        """Bring it into the cache, all at once: one waits for a server, not for each answer."""
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            return dict(pool.map(bring, wanted.items()))
+            list(pool.map(lambda item: item[0].prefetch(item[1], self.view.images), lacking))
 
     def _empty(self, rows: int) -> Batch:
         """Arrays to fill; what the first dataset's first video has is what every sample must have."""

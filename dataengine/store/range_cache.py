@@ -1,7 +1,7 @@
 """A bounded cache on local disk before a slow Backend: immutable objects by blocks, least recently used objects go first.
 
-    <folder>/<2>/<hash>/data      the object's bytes as far as they were fetched, a sparse file that readers map
-    <folder>/<2>/<hash>/have/<n>  block n of it is complete
+    <folder>/<2>/<hash>/blocks    a sparse file that readers map: a byte per block, 1 when it is complete, then the object's
+                                  bytes as far as they were fetched
     <folder>/<2>/<hash>/whole …   small objects and ends of objects
 
 A warm read is therefore a memory map, as of a local file. Many processes may share one folder: a block counts once it is
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 
 import numpy as np
 
@@ -29,62 +29,59 @@ from dataengine.store.backend import Backend
 BLOCK = 1 << 18
 """Bytes per block: a few frames; neighbours are fetched together."""
 
-CONNECTIONS = 32
-OPEN_OBJECTS = 64
+CONNECTIONS = 64
+OPEN_OBJECTS = 192
+"""Two file descriptors each; systems often allow 1024."""
+
+MARKS = 1 << 16
+"""Length of the marks: objects of up to 16 GB."""
+
 OVERHEAD_BYTES = 16384
 LOOK_AGAIN_S = 5.0
 """How long a mapped object is trusted to be still in the cache before it is marked as used again."""
 
 
+class NotKept(StoreError):
+    """It is not in the cache, and the store was not to be asked."""
+
+
 class _Mapped:
-    """One object's sparse file and marks, held open: what another process evicts meanwhile stays valid here."""
+    """One object's file, held open: what another process evicts meanwhile stays valid here."""
 
     def __init__(self, folder: Path, block: int) -> None:
         self.folder, self.block = folder, block
         folder.mkdir(parents=True, exist_ok=True)
-        self.marks = self.file = -1
-        # All relative to one open folder, marks before data, since eviction removes a folder's marks before its data.
-        place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with suppress(FileExistsError):
-                os.mkdir("have", dir_fd=place)
-            self.marks = os.open("have", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
-            self.file = os.open("data", os.O_RDWR | os.O_CREAT, 0o644, dir_fd=place)
-        finally:
-            os.close(place)
-        self.present: set[int] = set()
-        self.bytes = np.empty(0, np.uint8)
+        self.file = os.open(folder / "blocks", os.O_RDWR | os.O_CREAT, 0o644)
+        if os.fstat(self.file).st_size < MARKS:
+            os.pwrite(self.file, b"\0", MARKS - 1)  # truncating could cut off what another process has just written
+        self._map()
+        self.fetching = Lock()
         self.looked_s = time.monotonic()
 
     def __del__(self) -> None:
-        for descriptor in (self.marks, self.file):
-            if descriptor >= 0 and os is not None:  # os is gone when the interpreter ends
-                os.close(descriptor)
+        if os is not None and hasattr(self, "file"):  # os is gone when the interpreter ends
+            os.close(self.file)
 
     def lacks(self, blocks: Iterable[int]) -> list[int]:
-        """Those that are not complete."""
-        return [b for b in blocks if b not in self.present and not self._is_marked(b)]
+        """Those that are not complete; what other processes complete counts at once."""
+        return [b for b in blocks if b >= MARKS - 1 or not self.map[b]]
 
-    def keep(self, number: int, data: bytes) -> None:
+    def keep(self, number: int, data: memoryview) -> None:
         """Write one block and mark it."""
-        os.pwrite(self.file, data, number * self.block)
-        os.close(os.open(str(number), os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=self.marks))
-        self.present.add(number)
-
-    def _is_marked(self, number: int) -> bool:
-        try:
-            os.stat(str(number), dir_fd=self.marks)
-        except FileNotFoundError:
-            return False
-        self.present.add(number)
-        return True
+        if number >= MARKS - 1:
+            raise OSError("an object too large for the cache")
+        os.pwrite(self.file, data, MARKS + number * self.block)
+        os.pwrite(self.file, b"\1", number)
 
     def view(self, start: int, length: int) -> np.ndarray:
         """Bytes of complete blocks, without a copy."""
-        if start + length > len(self.bytes):
-            size = os.fstat(self.file).st_size
-            self.bytes = np.frombuffer(mmap.mmap(self.file, size, access=mmap.ACCESS_READ), np.uint8) if size else self.bytes
-        return self.bytes[start : start + length]
+        if MARKS + start + length > len(self.bytes):
+            self._map()
+        return self.bytes[MARKS + start : MARKS + start + length]
+
+    def _map(self) -> None:
+        self.map = mmap.mmap(self.file, 0, access=mmap.ACCESS_READ)
+        self.bytes = np.frombuffer(self.map, np.uint8)
 
     def is_current(self) -> bool:
         """Whether the object is still in the cache; looks rarely, and marks it as used then."""
@@ -121,13 +118,13 @@ class RangeCache:
     def where(self) -> str:
         return self.backend.where
 
-    def get(self, key: str) -> bytes:
-        """Whole object."""
-        return self._whole(key, "whole", lambda: self.backend.get(key))
+    def get(self, key: str, ask: bool = True) -> bytes:
+        """Whole object. Raises NotKept instead of asking the store where it may not `ask`."""
+        return self._whole(key, "whole", ask, lambda: self.backend.get(key))
 
-    def get_tail(self, key: str, length: int) -> bytes:
-        """The last `length` bytes."""
-        return self._whole(key, f"tail{length}", lambda: self.backend.get_tail(key, length))
+    def get_tail(self, key: str, length: int, ask: bool = True) -> bytes:
+        """The last `length` bytes. Raises NotKept instead of asking the store where it may not `ask`."""
+        return self._whole(key, f"tail{length}", ask, lambda: self.backend.get_tail(key, length))
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Parts of an object as bytes."""
@@ -135,27 +132,30 @@ class RangeCache:
 
     def views(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         """Parts of an object as uint8 arrays that lie in the cache; blocks that are missing come in one request."""
-        wanted = [r for r in ranges if r[1] > 0]
         try:
             held = self._object(key)
         except OSError:  # no space, or not writable: the cache only saves time
             return [np.frombuffer(data, np.uint8) for data in self.backend.get_ranges(key, ranges)]
-        blocks = sorted({b for start, length in wanted for b in range(start // self.block, -(-(start + length) // self.block))})
-        if missing := held.lacks(blocks):
-            runs = _runs(missing)
-            fetched = self.backend.get_ranges(key, [(first * self.block, count * self.block) for first, count in runs])
-            try:
-                for (first, _), data in zip(runs, fetched, strict=True):
-                    for i in range(0, len(data), self.block):
-                        held.keep(first + i // self.block, data[i : i + self.block])
-            except OSError:
-                return [np.frombuffer(data, np.uint8) for data in self.backend.get_ranges(key, ranges)]
+        blocks = sorted(_blocks(ranges, self.block))
+        if held.lacks(blocks):
+            with held.fetching:  # who comes second finds what the first one brought
+                missing = _runs(held.lacks(blocks))
+                fetched = self.backend.get_ranges(key, [(first * self.block, count * self.block) for first, count in missing])
+                try:
+                    for (first, _), data in zip(missing, map(memoryview, fetched), strict=True):
+                        for i in range(0, len(data), self.block):
+                            held.keep(first + i // self.block, data[i : i + self.block])
+                except OSError:
+                    return [np.frombuffer(data, np.uint8) for data in self.backend.get_ranges(key, ranges)]
             self._count(sum(map(len, fetched)))
         return [held.view(start, length) for start, length in ranges]
 
-    def fetch(self, wanted: Iterable[tuple[str, Sequence[tuple[int, int]]]]) -> list[list[np.ndarray]]:
-        """`views` of many objects at once, over several connections."""
-        return list(self.pool().map(lambda job: self.views(*job), list(wanted)))
+    def has(self, key: str, ranges: Iterable[tuple[int, int]]) -> bool:
+        """Whether these parts lie in the cache; asks nobody."""
+        try:
+            return not self._object(key).lacks(_blocks(ranges, self.block))
+        except OSError:
+            return False
 
     def pool(self) -> ThreadPoolExecutor:
         """Threads that wait for the store."""
@@ -177,9 +177,11 @@ class RangeCache:
 
     # ---- parts -------------------------------------------------------------------------------------------------
 
-    def _whole(self, key: str, name: str, fetch: Callable[[], bytes]) -> bytes:
+    def _whole(self, key: str, name: str, ask: bool, fetch: Callable[[], bytes]) -> bytes:
         path = self._folder_of(key) / name
         data = _read(path)
+        if data is None and not ask:
+            raise NotKept(f"{self.where}/{key} is not in the cache")
         if data is None:
             data = fetch()
             temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
@@ -244,13 +246,12 @@ class RangeCache:
 
 
 def _remove(folder: Path) -> None:
-    """Take an object out of the cache: at once for who looks for it, marks before data for who has it open."""
+    """Take an object out of the cache: at once for who looks for it; who has it open keeps it."""
     gone = folder.with_name(f".gone.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         os.rename(folder, gone)
     except OSError:  # another process was first
         return
-    shutil.rmtree(gone / "have", ignore_errors=True)
     shutil.rmtree(gone, ignore_errors=True)
 
 
@@ -260,6 +261,11 @@ def _read(path: Path) -> bytes | None:
     except OSError:
         return None
     return data
+
+
+def _blocks(ranges: Iterable[tuple[int, int]], block: int) -> set[int]:
+    """Numbers of the blocks that hold these (start, length)."""
+    return {b for start, length in ranges if length for b in range(start // block, -(-(start + length) // block))}
 
 
 def _runs(blocks: list[int]) -> list[tuple[int, int]]:

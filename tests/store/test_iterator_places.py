@@ -1,17 +1,18 @@
 """The same batches wherever a dataset lies: in packs, in a bucket, mixed."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dataengine.store.catalogue import open_catalogue
+from dataengine.store.catalogue import _bucket, open_catalogue
 from dataengine.store.compact import compact
 from dataengine.store.gc import collect_garbage
 from dataengine.store.iterator import Batch, Batches, View
 from dataengine.store.repository import Repository, create_repository
-from tests.store.s3_server import CREDENTIALS, create_bucket, moto_server
+from tests.store.s3_server import CREDENTIALS, create_bucket, moto_server, proxy_before
 from tests.store.synthetic import synthetic_video
 
 VIEW = View(("rgb", "depth_sim", "K"), crop=(5, 5))
@@ -75,3 +76,22 @@ def test_a_bucket_gives_the_same_batches(bucket: str, tmp_path: Path) -> None:
     mixed = Batches([open_catalogue(bucket), open_catalogue(tmp_path / "d")], VIEW, 7)
     seen = np.concatenate([b["dataset"] * 100 + b["video"] * 10 + b["frame"] for b in mixed])
     assert sorted(seen.tolist()) == [100 * d + 10 * v + f for d in range(2) for v in range(4) for f in range(3)]
+
+
+def test_what_the_cache_holds_is_not_asked_for_and_couriers_ask_once(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(bucket)
+    with proxy_before(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
+        _bucket.cache_clear()  # a client keeps its address
+        cold = Batches([open_catalogue(bucket)], VIEW, 2, seed=3)
+        before = len(proxy.seen)
+        first = list(cold)
+        asked = [path for _, path in proxy.seen[before:]]
+        # Per video: the group, and of three arrays metadata, index and the one block of data.
+        assert len(asked) == 4 * (1 + 3 * 3), "two batches that travel at once share what they bring"
+        assert {p.rpartition("/")[2] for p in asked} == {"zarr.json", "c.0.0.0", "c.0.0.0.0", "c.0.0"}
+        cold.load(cold.state_at(0, 0))
+        warm = Batches([open_catalogue(bucket)], VIEW, 2, seed=3)
+        before = len(proxy.seen)
+        assert same(list(cold), first) and same(list(warm), first) and len(proxy.seen) == before
+    _bucket.cache_clear()

@@ -16,7 +16,7 @@ from dataengine.store.backend import LocalBackend, Missing, open_backend
 from dataengine.store.compact import compact
 from dataengine.store.curate import append, subset
 from dataengine.store.gc import collect_garbage
-from dataengine.store.range_cache import RangeCache
+from dataengine.store.range_cache import MARKS, RangeCache
 from dataengine.store.remote import BucketBackend, open_bucket
 from dataengine.store.repository import Repository, create_repository, open_repository
 from dataengine.store.selection import chooser
@@ -131,7 +131,7 @@ def test_the_cache_answers_without_the_server_and_stays_small(place: str, proxy:
         repository.backend.put(f"shards/x/{number}", bytes(100_000))
         cache.get_ranges(f"shards/x/{number}", [(0, 100_000)])
         assert cache.used_bytes() <= 1 << 20
-    for path in (tmp_path / "cache").glob("*/*/data"):
+    for path in (tmp_path / "cache").glob("*/*/blocks"):
         path.write_bytes(b"\xff" * path.stat().st_size)
     assert cache.get_ranges("shards/x/13", [(5, 7)]) == [b"\xff" * 7], "the cache is what is read"
     cache.drop("shards/x/13")
@@ -155,8 +155,8 @@ def test_damage_on_the_way_is_fetched_again_and_damage_in_the_store_is_located(p
     cache = RangeCache(repository.backend, tmp_path / "cache", 1 << 20)
     with repository.reader(entry, cache) as reader:
         reader.read("rgb", 0)
-        (data,) = (p for p in (tmp_path / "cache").glob("*/*/data") if p.read_bytes() == repository.backend.get(key))
-        data.write_bytes(bytes(data.stat().st_size))
+        (kept,) = (p for p in (tmp_path / "cache").glob("*/*/blocks") if p.read_bytes()[MARKS:] == repository.backend.get(key))
+        kept.write_bytes(kept.read_bytes()[:MARKS] + bytes(kept.stat().st_size - MARKS))
         assert np.array_equal(reader.read("rgb", 0), small_video(0).images["rgb"][0])
     torn = bytearray(repository.backend.get(key))
     torn[3] ^= 1
