@@ -141,16 +141,17 @@ class RemoteShardReader(ShardReader):
 
     def _about(self, ask: bool = True) -> dict[str, Any]:
         with self._opening[GROUP]:
-            if self._group is None:
-                where = f"{self.cache.where}/{self.own}/zarr.json"
-                found = parse_object(_get(self.cache, f"{self.own}/zarr.json", ask), where).get("attributes", {})
-                version = found.get("schema_version")
-                if not isinstance(version, int):
-                    raise StoreError(f"{where} is not a shard of this project (no schema_version)")
-                if version > SCHEMA_VERSION:
-                    raise StoreError(newer_schema(Path(self.own), version))
-                self._group = found
-            return self._group
+            if self._group is not None:
+                return self._group
+            where = f"{self.cache.where}/{self.own}/zarr.json"
+            found = parse_object(_get(self.cache, f"{self.own}/zarr.json", ask), where).get("attributes", {})
+            version = found.get("schema_version")
+            if not isinstance(version, int):
+                raise StoreError(f"{where} is not a shard of this project (no schema_version)")
+            if version > SCHEMA_VERSION:
+                raise StoreError(newer_schema(Path(self.own), version))
+            self._group = found
+            return found
 
     def _open(self, name: str, ask: bool = True) -> Any:
         """Reader of an array; two threads that want the same one ask the store once."""
