@@ -21,8 +21,9 @@ import simplejpeg
 from dataengine.errors import StoreError
 
 COLOUR, GREY = "YCbCr", "grayscale"
-TILE_BLOCKS = 4
-"""Wanted width of a tile in blocks. Crops start and end at tiles, and every tile costs about 5 bytes."""
+TILE_BLOCKS = 8
+"""Wanted width of a tile in blocks. Crops start and end at tiles, and every tile costs about 5 bytes. Against 4: the whole image
+1 % cheaper and 2 % smaller, a crop of 224×224 pixels 5 % dearer."""
 
 HALF_QUALITY = 90
 """At most, of the half-size image: its mean of four pixels holds less noise, so it is as good as the whole one at 95."""
