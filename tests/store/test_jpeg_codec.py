@@ -158,17 +158,17 @@ def test_configuration_round_trip_and_refusals() -> None:
 
 
 def test_a_map_that_does_not_fit_is_refused() -> None:
-    data = np.frombuffer(JpegCodec().encode(picture(64, 64)), np.uint8).copy()
+    data = np.frombuffer(JpegCodec().encode(picture(64, 128)), np.uint8).copy()
     for at in (22, 26, 28, 32, 33, 40):  # offsets of the half, the scan and the size; number of tiles; a length
         bad = data.copy()
         bad[at + 1] ^= 0x15
         with pytest.raises(NotAJpeg):
-            JpegCodec().decode_window(bad, (64, 64, 3), 0, 40, np.empty((64, 24, 3), np.uint8))
-            JpegCodec().decode_half(bad, np.empty((32, 32, 3), np.uint8))
+            JpegCodec().decode_window(bad, (64, 128, 3), 0, 80, np.empty((64, 48, 3), np.uint8))
+            JpegCodec().decode_half(bad, np.empty((32, 64, 3), np.uint8))
 
 
 def test_tiles_divide_rows() -> None:
-    assert [tile_blocks(n) for n in (80, 106, 160, 7, 1, 3, 33)] == [4, 53, 4, 7, 1, 3, 11]
+    assert [tile_blocks(n) for n in (80, 106, 160, 7, 1, 3, 33)] == [8, 53, 8, 7, 1, 3, 11]
 
 
 @settings(max_examples=30, deadline=None)
