@@ -20,8 +20,8 @@ from annotators.anchor_inputs import Inputs, choose_slots, click_measurements, g
 from annotators.anchor_optimise import click_chi2, click_inliers, minimise, reweigh, solve_clicks
 from annotators.anchor_posterior import FullTrack, covariance, full_track, interpolate, output_keypoints
 from annotators.anchor_state import AnchorOptions, JointMode, Problem, State, joints_at, metric_cameras
-from annotators.anchor_surface import RobotShape, associate, link_poses_in_camera, robot_shape, view_robot
-from annotators.anchor_terms import Measurements, kinematics, residuals
+from annotators.anchor_surface import RobotShape, associate, robot_shape, view_robot
+from annotators.anchor_terms import Measurements, link_poses_in_camera, residual_values
 from annotators.types import Array, CameraTrack, Capture, Click, Flag, ScaleEstimate, Solution
 from dataengine.errors import DataEngineError
 from dataengine.geometry import se3
@@ -287,7 +287,7 @@ def click_residuals(solved: Solved) -> Array:
     """Pixels, (C, 2): where the landmark is believed to be minus where it was clicked."""
     if not len(solved.clicks.slot):
         return np.zeros((0, 2))
-    r, _ = residuals(solved.problem, solved.state, kinematics(solved.problem, solved.state), solved.clicks)
+    r = residual_values(solved.problem, solved.state, link_poses_in_camera(solved.problem, solved.state), solved.clicks)
     return r * solved.clicks.sigma[:, None]
 
 

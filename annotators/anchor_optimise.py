@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from annotators.anchor_state import Problem, State, retract
-from annotators.anchor_terms import Measurements, kinematics, normal_equations, residuals, total_cost
+from annotators.anchor_terms import Measurements, link_poses_in_camera, normal_equations, residual_values, total_cost
 
 Array = np.ndarray
 INLIER_CHI2 = 18.4
@@ -74,7 +74,7 @@ def solve_clicks(
 
 def click_chi2(problem: Problem, state: State, clicks: Measurements) -> Array:
     """Squared length of every click's residual in standard deviations, (n,)."""
-    return np.sum(residuals(problem, state, kinematics(problem, state), clicks)[0] ** 2, axis=1)
+    return np.sum(residual_values(problem, state, link_poses_in_camera(problem, state), clicks) ** 2, axis=1)
 
 
 def click_inliers(problem: Problem, state: State, clicks: Measurements) -> Array:
@@ -98,7 +98,7 @@ def reweigh(problem: Problem, state: State, m: Measurements) -> Measurements:
     """Tukey weights over a robust scale, divided by the design effect of clusters (slot, link)."""
     if not len(m.slot):
         return m
-    r = residuals(problem, state, kinematics(problem, state), m)[0][:, 0]
+    r = residual_values(problem, state, link_poses_in_camera(problem, state), m)[:, 0]
     scale = max(1.4826 * float(np.median(np.abs(r))), 0.3)
     u = np.clip(r / (TUKEY * scale), -1, 1)
     tukey = (1 - u**2) ** 2

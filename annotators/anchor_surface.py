@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from annotators.anchor_state import Problem, State, metric_cameras
-from annotators.anchor_terms import Measurements, kinematics
+from annotators.anchor_state import Problem, State
+from annotators.anchor_terms import Measurements, link_poses_in_camera
 from dataengine.geometry import se3
 from dataengine.raycast.scene import TriMesh
 from dataengine.robot.meshes import load_link_meshes
@@ -104,13 +104,6 @@ def _window(vertices: Array, T_cam: Array, K: Array, size: tuple[int, int], stri
     low = np.clip(np.floor((uv.min(axis=0) - 4) / stride), 0, size).astype(int)
     high = np.clip(np.ceil((uv.max(axis=0) + 4) / stride) + 1, 0, size).astype(int)
     return None if (low >= high).any() else (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-
-
-def link_poses_in_camera(problem: Problem, state: State) -> Array:
-    """(F, L, 4, 4)"""
-    base = state.T_world_base[problem.slots.segment]
-    T_cam_base = se3.inverse(metric_cameras(state)) @ base
-    return T_cam_base[:, None] @ kinematics(problem, state).T_base_link
 
 
 def signed_distance(mask: Array) -> Array:

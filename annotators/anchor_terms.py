@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annotators.anchor_arm import arm_of, link_derivatives, link_poses
 from annotators.anchor_state import Problem, State, configuration, logarithm, metric_cameras
 from dataengine.geometry import se3
-from dataengine.robot.kinematics import forward_kinematics, point_jacobians
 
 Array = np.ndarray
+NEAR_M = 0.05
+"""Points nearer than this are projected as if they were here, which keeps those behind the camera finite."""
 INTRINSICS_SIGMA = (0.03, 10.0, 10.0)
 """Prior of the logarithm of the focal length and of the principal point, pixels, where they are estimated."""
 
@@ -52,10 +54,15 @@ class Kinematics:
 def kinematics(problem: Problem, state: State) -> Kinematics:
     """Evaluate the arm once per slot."""
     q, speed = configuration(problem, state)
-    L, D = len(problem.model.links), problem.model.dof
-    probes = np.tile(np.concatenate([np.zeros((1, 3)), np.eye(3)]), (L, 1))
-    J = point_jacobians(problem.model, q, np.repeat(np.arange(L), 4), probes).reshape(len(q), L, 4, 3, D)
-    return Kinematics(forward_kinematics(problem.model, q), J[:, :, 0], J[:, :, 1:] - J[:, :, :1], speed)
+    arm = arm_of(problem.model)
+    T_base_link = link_poses(arm, q)
+    return Kinematics(T_base_link, *link_derivatives(arm, T_base_link), speed)
+
+
+def link_poses_in_camera(problem: Problem, state: State) -> Array:
+    """T_cam_link of all slots, (F, L, 4, 4)."""
+    T_cam_base = se3.inverse(metric_cameras(state)) @ state.T_world_base[problem.slots.segment]
+    return T_cam_base[:, None] @ link_poses(arm_of(problem.model), configuration(problem, state)[0])
 
 
 def points_in_camera(problem: Problem, state: State, arm: Kinematics, m: Measurements) -> tuple[Array, Array]:
@@ -88,12 +95,28 @@ def skew(v: Array) -> Array:
 
 def projection(K: Array, x: Array) -> tuple[Array, Array]:
     """Pixels (n, 2) and their derivative with respect to the point (n, 2, 3); points behind the camera are kept finite."""
-    z = np.maximum(x[:, 2], 0.05)
+    z = np.maximum(x[:, 2], NEAR_M)
     u, v = x[:, 0] / z, x[:, 1] / z
     J = np.zeros((len(x), 2, 3))
     J[:, 0, 0], J[:, 0, 1], J[:, 0, 2] = K[0, 0] / z, K[0, 1] / z, -(K[0, 0] * u + K[0, 1] * v) / z
     J[:, 1, 1], J[:, 1, 2] = K[1, 1] / z, -K[1, 1] * v / z
-    return np.stack([K[0, 0] * u + K[0, 1] * v + K[0, 2], K[1, 1] * v + K[1, 2]], axis=-1), J
+    return _pixels(K, x), J
+
+
+def _pixels(K: Array, x: Array) -> Array:
+    return (x[:, :2] / np.maximum(x[:, 2:], NEAR_M)) @ K[:2, :2].T + K[:2, 2]
+
+
+def residual_values(problem: Problem, state: State, T_cam_link: Array, m: Measurements) -> Array:
+    """In standard deviations, (n, k) with k = 2 for clicks, else 1. `T_cam_link`: see `link_poses_in_camera`."""
+    pose = T_cam_link[m.slot, m.link]
+    x = np.einsum("nij,nj->ni", pose[:, :3, :3], m.offset_m) + pose[:, :3, 3]
+    if m.kind == "depth":
+        normal = np.einsum("nij,nj->ni", pose[:, :3, :3], m.normal)
+        return (np.einsum("ni,ni->n", normal, x - _true_point(state, m)) / m.sigma)[:, None]
+    r = _pixels(state.K, x) - m.target
+    r = np.einsum("ni,ni->n", m.normal, r)[:, None] if m.kind == "outline" else r
+    return r / m.sigma[:, None]
 
 
 def residuals(problem: Problem, state: State, arm: Kinematics, m: Measurements) -> tuple[Array, Array]:
@@ -112,13 +135,18 @@ def residuals(problem: Problem, state: State, arm: Kinematics, m: Measurements) 
     return r / m.sigma[:, None], J / m.sigma[:, None, None]
 
 
+def _true_point(state: State, m: Measurements) -> Array:
+    """The measured point (n, 3) without the sensor's gain."""
+    return m.target / (state.depth_gain * (1 + state.depth_slope_per_m * (m.target[:, 2] - 1)))[:, None]
+
+
 def _depth(problem: Problem, state: State, arm: Kinematics, m: Measurements, x: Array, J3: Array) -> tuple[Array, Array]:
     D = problem.model.dof
     z = m.target[:, 2]
     bend = 1 + state.depth_slope_per_m * (z - 1)
-    point = m.target / (state.depth_gain * bend)[:, None]
+    point = _true_point(state, m)
     rotation = np.swapaxes(metric_cameras(state)[m.slot, :3, :3], 1, 2) @ state.T_world_base[problem.slots.segment][m.slot, :3, :3]
-    normal = np.einsum("nij,njk,nk->ni", rotation, arm.T_base_link[m.slot, m.link, :3, :3], m.normal)
+    normal = np.einsum("nij,nj->ni", rotation @ arm.T_base_link[m.slot, m.link, :3, :3], m.normal)
     r = np.einsum("ni,ni->n", normal, x - point)
     J = np.einsum("ni,nij->nj", normal, J3)
     along = np.einsum("ni,ni->n", normal, point)
@@ -153,8 +181,8 @@ def normal_equations(problem: Problem, state: State, terms: list[Measurements]) 
 
 def total_cost(problem: Problem, state: State, terms: list[Measurements]) -> float:
     """The same sum of squares without derivatives."""
-    arm = kinematics(problem, state)
-    cost = sum(float(np.sum(m.weight[:, None] * residuals(problem, state, arm, m)[0] ** 2)) for m in terms if len(m.slot))
+    poses = link_poses_in_camera(problem, state)
+    cost = sum(float(np.sum(m.weight[:, None] * residual_values(problem, state, poses, m) ** 2)) for m in terms if len(m.slot))
     P = problem.layout.size
     return cost + add_priors(problem, state, np.zeros((P, P)), np.zeros(P))
 

@@ -68,9 +68,9 @@ def joint_flags(inputs: Inputs, wanted: JointMode, solved: Solved) -> list[Flag]
 
 
 def solution_flags(inputs: Inputs, solved: Solved) -> tuple[Flag, ...]:
-    """Time offset, depth scale, wrong clicks."""
+    """What was doubtful about the cameras, time offset, depth scale, wrong clicks."""
     layout, state, cov = solved.problem.layout, solved.state, solved.covariance
-    flags: list[Flag] = []
+    flags = list(inputs.track.flags)
     if layout.time >= 0:
         sigma = float(np.sqrt(cov[layout.time, layout.time]))
         if abs(state.time_offset_s) > max(TIME_OFFSET_S, SIGNIFICANT * sigma):

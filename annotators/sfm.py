@@ -26,14 +26,14 @@ import numpy as np
 from dataengine.geometry import se3
 
 from .sfm_views import MaskOf, SfmError, view_name, view_ranges, write_views
-from .types import CameraTrack, Capture
+from .types import CameraTrack, Capture, Flag
 
 __all__ = ["SfmError", "solve_cameras"]
 
 MAPPERS = ("auto", "incremental", "global")
 FEATURE_TYPES = ("sift",)
 """The learned features that the library lists need a build with ONNX; without it choosing one aborts the process."""
-_LAYOUT = 1  # raise it when a stage's files change meaning
+_LAYOUT = 2  # raise it when a stage's files change meaning
 _LOCK_WAIT_S = 20.0
 Progress = Callable[[str, float], None]
 
@@ -60,6 +60,7 @@ def solve_cameras(
     `obs_uv_px` are pixels of the given images (with lens distortion, if any). Covariances hold the mean of all cameras.
     A camera that never moves (one static segment over everything) gets the identity everywhere, no points, mapper "static".
 
+    `flags` say what is doubtful about poses that are there: few points carry them, or they fit another focal length.
     A capture that cannot be solved is no error: `refusal` says what was measured, the limit and what to do.
     Raises `SfmError` for wrong arguments, a folder in use, or a crash of the library (finished stages stay).
     """
@@ -237,4 +238,5 @@ def _to_track(
         float(data["mean_reprojection_px"]),
         mapper,
         json.loads(str(data["cross_check"])),
+        flags=tuple(Flag(kind, text) for kind, text in json.loads(str(data["doubts"])).items()),
     )

@@ -13,6 +13,8 @@ MIN_PARALLAX_PX = 1.5
 MIN_ANGLE_DEG = 2.0
 MIN_POSED_SHARE = 0.5
 MIN_VIEWS = 3
+MIN_TRACKED = 200
+FOCAL_CHANGE, SIGNIFICANT = 0.01, 4.0
 
 
 def rotation_residual_px(rays_1: Array, rays_2: Array, focal_px: float) -> float:
@@ -91,6 +93,30 @@ def refuse_model(posed: int, keyframes: int, angles_deg: Array, parallax_px: flo
             "move the camera sideways by a tenth of the distance to the scene or more"
         )
     return None
+
+
+def weak_texture(tracked: NDArray[np.int64]) -> str | None:
+    """Do the poses hang on few points? `tracked` = points seen in each posed view.
+
+    Rendered rooms and the real captures show 300 and more; below the limit what little is seen lies mostly on the robot itself.
+    """
+    seen = float(np.median(tracked)) if len(tracked) else 0.0
+    if seen >= MIN_TRACKED:
+        return None
+    return (
+        f"little texture: the median frame is posed by {seen:.0f} points, {MIN_TRACKED} would be sound; check the poses, "
+        "add posters or objects to the scene, or more light"
+    )
+
+
+def wrong_focal(log_change: float, sigma: float, focal_px: float) -> str | None:
+    """Do the pictures ask for another focal length? `log_change` ± `sigma`: see `sfm_covariance.focal_correction`."""
+    if abs(log_change) < max(FOCAL_CHANGE, SIGNIFICANT * sigma):
+        return None
+    return (
+        f"the pictures fit a focal length {100 * np.expm1(log_change):+.1f} % (± {100 * sigma:.1f} %) from the given {focal_px:.1f} px; "
+        "is K of this camera, this zoom and this resolution?"
+    )
 
 
 def rotation_angle_deg(R: Array) -> Array:

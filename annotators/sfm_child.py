@@ -207,6 +207,7 @@ def pose_rest_and_save(job: Job, features: Features, name: str, model: Model, cr
     for pose, view in enumerate(model.views):
         here = model.obs_pose == pose
         uv[here] = features.keypoints(int(view))[model.obs_keypoint[here]]
+    straight = features.rays(uv)[:, :2] @ job.K[:2, :2].T + job.K[:2, 2]
     predicted, _, _ = sfm_covariance.jacobians(np.eye(3), model.T_world_cam[model.obs_pose], model.points[model.obs_point])
     residual = np.asarray(features.camera.img_from_cam(np.concatenate([predicted, np.ones((len(uv), 1))], -1)), float) - uv
     sigma = sfm_covariance.residual_sigma_px(residual, 6 * len(model.views) + 3 * len(model.points))
@@ -236,8 +237,19 @@ def pose_rest_and_save(job: Job, features: Features, name: str, model: Model, cr
             "obs_uv_px": np.concatenate(pixels) - sfm_colmap.PIXEL_CENTRE_PX,
             "mean_reprojection_px": float(np.linalg.norm(residual, axis=1).mean()),
             "cross_check": json.dumps(cross),
+            "doubts": json.dumps(doubts(job, model, np.concatenate(observed), straight, sigma)),
         },
     )
+
+
+def doubts(job: Job, model: Model, observed: NDArray[np.int64], uv_px: NDArray[np.float64], sigma_px: float) -> dict[str, str]:
+    """Kind → text of what makes the poses doubtful. `observed` (point, view) of all posed views, `uv_px` the keyframes' undistorted."""
+    focal = sfm_covariance.focal_correction(job.K, model.T_world_cam, model.points, model.obs_point, model.obs_pose, uv_px, sigma_px)
+    told = {
+        "texture": sfm_checks.weak_texture(np.unique(observed[:, 1], return_counts=True)[1]),
+        "intrinsics": sfm_checks.wrong_focal(*focal, float(job.K[0, 0])),
+    }
+    return {kind: text for kind, text in told.items() if text is not None}
 
 
 def rest_poses(job: Job, features: Features, model: Model, structure: NDArray[np.float64], sigma_px: float):

@@ -5,12 +5,15 @@ Perturbation as in `annotators.types`: T_world_cam · exp([rho, phi]). Lengths i
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.geometry import se3
 
 Array = NDArray[np.float64]
+TRIM = 3.0
 _GAUGE_FREEDOM = 7  # rotation, translation, scale
 
 
@@ -42,29 +45,78 @@ def bundle_covariance(
     cameras is held, not one of them (inner constraints; Triggs et al. 2000, section 9). Works in units of the median depth so that
     lengths and angles weigh alike, and returns to the model's units.
     """
-    from scipy import linalg, sparse
+    from scipy import linalg
 
-    n, m = len(T_world_cam), len(points)
+    n = len(T_world_cam)
     T, scale = normalise_scale(T_world_cam, points, obs_point, obs_frame)
     _, A, B = jacobians(K, T[obs_frame], (points / scale)[obs_point])
     U = np.zeros((n, 6, 6))
-    V = np.zeros((m, 3, 3))
     np.add.at(U, obs_frame, np.einsum("oki,okj->oij", A, A))
+    coupled, whitened, _ = _through_points(A, B, obs_point, obs_frame)
+    values, vectors = _without_gauge(linalg.block_diag(*U) - (whitened @ coupled.T).toarray())
+    wide = vectors.reshape(n, 6, -1)
+    total = np.einsum("nik,nk,njk->nij", wide, np.broadcast_to(1.0 / values, (n, len(values))), wide)
+    structure = positive_part(total - np.linalg.inv(U + 1e-9 * np.trace(U, axis1=1, axis2=2)[:, None, None] * np.eye(6)))
+    return _restore(total, scale, sigma_px), _restore(structure, scale, sigma_px)
+
+
+def focal_correction(
+    K: Array, T_world_cam: Array, points: Array, obs_point: NDArray[np.int64], obs_frame: NDArray[np.int64], uv_px: Array, sigma_px: float
+) -> tuple[float, float]:
+    """By how much the logarithm of the focal length should change for the pictures to fit best, and its standard deviation.
+
+    One Gauss–Newton step of a bundle adjustment in which the focal length is free, from one that has converged with it held (a score
+    test, Rao 1948), observations beyond `TRIM` times the mean error left out. The deviation counts all poses and points as unknown too.
+    """
+    from scipy import linalg
+
+    n = len(T_world_cam)
+    T, scale = normalise_scale(T_world_cam, points, obs_point, obs_frame)
+    predicted, A, B = jacobians(K, T[obs_frame], (points / scale)[obs_point])
+    r = predicted - uv_px
+    length = np.linalg.norm(r, axis=1)
+    good = (length < TRIM * max(float(length.mean()), 0.1)).astype(float)
+    F, r = (predicted - K[:2, 2]) * good[:, None], r * good[:, None]
+    A, B = A * good[:, None, None], B * good[:, None, None]
+    U, by_focal, gradient = np.zeros((n, 6, 6)), np.zeros((n, 6)), np.zeros((n, 6))
+    np.add.at(U, obs_frame, np.einsum("oki,okj->oij", A, A))
+    np.add.at(by_focal, obs_frame, np.einsum("oki,ok->oi", A, F))
+    np.add.at(gradient, obs_frame, np.einsum("oki,ok->oi", A, r))
+    coupled, whitened, V_inverse = _through_points(A, B, obs_point, obs_frame)
+    focal_point, point_gradient = np.zeros((len(points), 3)), np.zeros((len(points), 3))
+    np.add.at(focal_point, obs_point, np.einsum("oki,ok->oi", B, F))
+    np.add.at(point_gradient, obs_point, np.einsum("oki,ok->oi", B, r))
+    across = np.einsum("pij,pj->pi", V_inverse, focal_point)
+    values, vectors = _without_gauge(linalg.block_diag(*U) - (whitened @ coupled.T).toarray())
+    cross = (by_focal.ravel() - whitened @ focal_point.ravel()) @ vectors
+    pose = (gradient.ravel() - whitened @ point_gradient.ravel()) @ vectors
+    curvature = np.sum(F**2) - np.sum(focal_point * across) - np.sum(cross**2 / values)
+    slope = np.sum(F * r) - np.sum(across * point_gradient) - np.sum(cross * pose / values)
+    return float(-slope / curvature), float(sigma_px / np.sqrt(curvature))
+
+
+def _through_points(A: Array, B: Array, obs_point: NDArray[np.int64], obs_frame: NDArray[np.int64]) -> tuple[Any, Any, Array]:
+    """Coupling W of poses and points (6n, 3m, sparse), W V⁻¹, and V⁻¹ (m, 3, 3) of the points' own normal matrices."""
+    from scipy import sparse
+
+    n, m = int(obs_frame.max()) + 1, int(obs_point.max()) + 1
+    V = np.zeros((m, 3, 3))
     np.add.at(V, obs_point, np.einsum("oki,okj->oij", B, B))
     V_inverse = np.linalg.inv(V + 1e-9 * np.trace(V, axis1=1, axis2=2)[:, None, None] * np.eye(3))
     W = np.einsum("oki,okj->oij", A, B)
     rows = np.broadcast_to(obs_frame[:, None, None] * 6 + np.arange(6)[:, None], W.shape).ravel()
     columns = np.broadcast_to(obs_point[:, None, None] * 3 + np.arange(3), W.shape).ravel()
-    shape = (6 * n, 3 * m)
-    left = sparse.csr_matrix((np.einsum("oij,ojk->oik", W, V_inverse[obs_point]).ravel(), (rows, columns)), shape)
-    right = sparse.csr_matrix((W.ravel(), (rows, columns)), shape)
-    reduced = linalg.block_diag(*U) - (left @ right.T).toarray()
+    whitened = np.einsum("oij,ojk->oik", W, V_inverse[obs_point])
+    coupled, scaled = (sparse.csr_matrix((x.ravel(), (rows, columns)), (6 * n, 3 * m)) for x in (W, whitened))
+    return coupled, scaled, V_inverse
+
+
+def _without_gauge(reduced: Array) -> tuple[Array, Array]:
+    """Eigenvalues and vectors of a reduced normal matrix without its seven free directions."""
+    from scipy import linalg
+
     values, vectors = linalg.eigh((reduced + reduced.T) / 2)
-    values, vectors = np.maximum(values[_GAUGE_FREEDOM:], 1e-9 * values[-1]), vectors[:, _GAUGE_FREEDOM:]
-    wide = vectors.reshape(n, 6, -1)
-    total = np.einsum("nik,nk,njk->nij", wide, np.broadcast_to(1.0 / values, (n, len(values))), wide)
-    structure = positive_part(total - np.linalg.inv(U + 1e-9 * np.trace(U, axis1=1, axis2=2)[:, None, None] * np.eye(6)))
-    return _restore(total, scale, sigma_px), _restore(structure, scale, sigma_px)
+    return np.maximum(values[_GAUGE_FREEDOM:], 1e-9 * values[-1]), vectors[:, _GAUGE_FREEDOM:]
 
 
 def pose_covariance(K: Array, T_world_cam: Array, points: Array, sigma_px: float) -> Array:

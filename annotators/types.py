@@ -51,6 +51,16 @@ class Capture:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """Something wrong with a capture or some of its frames. `kind` is one word a program can test: `base_moved`, `object_moved`,
+    `time_offset`, `joint_pairing`, `depth_scale`, `scale_disagreement`, `blur`, `wrong_click`, `texture`, `baseline` …"""
+
+    kind: str
+    text: str
+    frames: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class CameraTrack:
     """Camera poses from structure from motion, in SfM units and an arbitrary world frame.
 
@@ -73,6 +83,8 @@ class CameraTrack:
     cross_check: dict[str, float] = field(default_factory=dict)
     """Disagreement with the other mapper: median relative translation (share of path) and rotation (degrees)."""
     refusal: str | None = None
+    flags: tuple[Flag, ...] = ()
+    """What is doubtful about poses that are there: `texture`, `intrinsics`."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +103,6 @@ class ScaleEstimate:
     source: str
     metres_per_unit: float
     sigma: float
-
-
-@dataclass(frozen=True)
-class Flag:
-    """Something wrong with a capture or some of its frames. `kind` is one word a program can test: `base_moved`, `object_moved`,
-    `time_offset`, `joint_pairing`, `depth_scale`, `scale_disagreement`, `blur`, `wrong_click`, `texture`, `baseline` …"""
-
-    kind: str
-    text: str
-    frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ EXPECTED = {
     "joint_pairing": "joint_pairing",
     "wrong_click": "wrong_click",
     "weak_texture": "texture",
+    "wrong_K": "intrinsics",
     "object_moved": "object_moved",
 }
 """Fault → kind of the flag it must raise. A refusal counts for weak texture."""
@@ -122,7 +123,7 @@ def _faults(
     moving = bool(np.ptp(truth["joint_position"], axis=0).max() > 0.02)
     names = ["depth_scale", "base_bumped", "blur"]
     names += ["encoder_lag", "joint_pairing"] if moving else []
-    names += ["weak_texture"] if textures and track.mapper != "static" else []
+    names += ["weak_texture", "wrong_K"] if textures and track.mapper != "static" else []
     for fault in names:
         folder = scratch / fault
         if folder.exists():
@@ -137,11 +138,12 @@ def _one_fault(fault: str, path: Path, track: CameraTrack, clicks: list[Click], 
     _, capture = load_capture(path)
     if fault == "blur":
         return {"flags": [{"kind": flag.kind, "text": flag.text} for flag in capture_checks.inspect(capture)]}
-    if fault == "weak_texture":
-        bare = solve_cameras(capture, scratch / "sfm_texture", static_segments(capture), None, "global")
-        flags = [] if bare.refusal is None else [{"kind": "texture", "text": bare.refusal}]
-        moved = None if bare.refusal is not None else colmap_alone(bare, read_truth(path.parent))
-        return {"refusal": bare.refusal, "flags": flags, "relative_pose": moved}
+    if fault in ("weak_texture", "wrong_K"):
+        found = solve_cameras(capture, scratch / f"sfm_{fault}", static_segments(capture), None, "global")
+        flags = [{"kind": flag.kind, "text": flag.text} for flag in found.flags]
+        if found.refusal is not None:
+            return {"refusal": found.refusal, "flags": [{"kind": EXPECTED[fault], "text": found.refusal}]}
+        return {"refusal": None, "flags": flags, "relative_pose": colmap_alone(found, read_truth(path.parent))}
     try:
         return score(solve(capture, track, clicks, options), track, read_truth(path.parent))
     except DataEngineError as error:

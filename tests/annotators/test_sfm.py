@@ -2,6 +2,7 @@
 
 import fcntl
 import re
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -41,7 +42,7 @@ def same(a: CameraTrack, b: CameraTrack) -> bool:
 
 def test_poses_of_a_known_corner_are_found_with_uncertainty_of_the_right_size(corner, solved):
     truth, _ = corner
-    assert solved.refusal is None
+    assert solved.refusal is None and solved.flags == ()
     assert solved.posed.all()
     shift, turn_deg = pose_errors(solved, truth)
     assert shift.max() < 0.003
@@ -137,6 +138,21 @@ def test_pictures_without_texture_are_refused(tmp_path):
     track = solve_cameras(scene.capture([scene.picture(T, contrast=0.01) for T in scene.arc(4)]), tmp_path)
     assert track.refusal is not None
     assert "texture" in track.refusal
+
+
+def test_a_focal_length_of_another_zoom_is_flagged(corner, tmp_path):
+    wrong = scene.K * np.array([[1.06], [1.06], [1.0]])
+    wrong[:2, 2] = scene.K[:2, 2]
+    track = solve_cameras(replace(scene.capture(corner[1]), K=wrong), tmp_path, mapper="incremental")
+    assert [flag.kind for flag in track.flags] == ["intrinsics"]
+    change = re.search(r"length ([-+.\d]+) %", track.flags[0].text)
+    assert change is not None and float(change[1]) == pytest.approx(100 * (1 / 1.06 - 1), abs=2.5)  # one step of a curved way
+
+
+def test_faint_texture_is_flagged_where_it_can_be_solved(tmp_path):
+    track = solve_cameras(scene.capture([scene.picture(T, contrast=0.12) for T in scene.arc(7)]), tmp_path, mapper="incremental")
+    assert track.refusal is None
+    assert [flag.kind for flag in track.flags] == ["texture"]
 
 
 def test_two_pictures_are_too_few(tmp_path):

@@ -80,6 +80,29 @@ def test_covariance_scales_with_the_model(network):
     assert scaled == pytest.approx(unit @ total @ unit, rel=1e-4, abs=1e-9)
 
 
+def focal_steps(rng: np.random.Generator, focal_error: float, noise_px: float, tries: int) -> tuple[np.ndarray, float]:
+    """Corrections (tries,) found from true poses and points, seen with noise, under a K whose focal length is wrong; and the stated sd."""
+    T, points = scene.arc(7), cloud(np.random.default_rng(0), 60)
+    obs_frame, obs_point = (a.ravel() for a in np.meshgrid(np.arange(7), np.arange(60), indexing="ij"))
+    uv, _, _ = sfm_covariance.jacobians(scene.K, T[obs_frame], points[obs_point])
+    K = scene.K.copy()
+    K[[0, 1], [0, 1]] *= 1 + focal_error
+    seen = [uv + noise_px * rng.normal(size=uv.shape) for _ in range(tries)]
+    found = [sfm_covariance.focal_correction(K, T, points, obs_point, obs_frame, one, noise_px) for one in seen]
+    return np.array([change for change, _ in found]), found[0][1]
+
+
+def test_a_wrong_focal_length_is_found_to_first_order():
+    change, _ = focal_steps(np.random.default_rng(0), 1e-4, 0.0, 1)
+    assert change[0] == pytest.approx(-1e-4, rel=0.01)
+
+
+def test_the_focal_correction_scatters_as_it_says():
+    change, sigma = focal_steps(np.random.default_rng(1), 0.0, 0.3, 200)
+    assert abs(change.mean()) < 4 * sigma / np.sqrt(200)
+    assert 0.7 < change.std() / sigma < 1.2
+
+
 def test_pose_covariance_predicts_the_scatter_of_fitted_poses():
     rng = np.random.default_rng(3)
     T, points, sigma = scene.arc(3)[1], cloud(rng, 60), 0.5
@@ -158,6 +181,8 @@ def test_disagreement_measures_a_turned_camera():
         (sfm_checks.refuse_parallax(np.array([0.3]), 0.0), "name the frames as static"),
         (sfm_checks.refuse_model(4, 10, np.array([9.0]), 3.0), "only 4 of 10"),
         (sfm_checks.refuse_model(10, 10, np.array([1.1]), 3.0), "1.10 degrees"),
+        (sfm_checks.weak_texture(np.array([20, 43, 60])), "posed by 43 points"),
+        (sfm_checks.wrong_focal(-0.043, 0.003, 636.0), "-4.2 % (± 0.3 %) from the given 636.0 px"),
     ],
 )
 def test_refusals_say_what_was_measured(refusal, says):
@@ -170,6 +195,9 @@ def test_good_captures_are_not_refused():
     assert sfm_checks.refuse_features(np.array([500]), np.array([200])) is None
     assert sfm_checks.refuse_parallax(np.array([0.3, 8.0]), 5.0) is None
     assert sfm_checks.refuse_model(9, 10, np.array([8.0, 9.0]), 8.0) is None
+    assert sfm_checks.weak_texture(np.array([300])) is None
+    assert sfm_checks.wrong_focal(0.008, 0.0005, 600.0) is None  # surely there, but too small to matter
+    assert sfm_checks.wrong_focal(0.05, 0.02, 600.0) is None  # large, but not sure
 
 
 @given(st.lists(st.integers(1, 6), max_size=5), st.integers(1, 6))
