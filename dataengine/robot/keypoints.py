@@ -58,6 +58,20 @@ PANDA_SETS: dict[str, tuple[Placement, ...]] = {
         ("panda_hand", (0.0, 0.04, 0.10)),
         ("panda_hand", (0.0, -0.04, 0.10)),
     ),
+    # dream7 and eight points on the robot's surface, one after the other the vertex that lowers the Cramer-Rao bound of the
+    # pose most (benchmarks/robokeygen/placement.py). Those on link1 and link2 also tell (q1, q2, q3) from (q1 + pi, -q2, q3 + pi),
+    # which leaves every point of panda15 where it is.
+    "panda15_surface": (
+        *_DREAM7,
+        ("panda_link0", (-0.149, -0.041, 0.0)),
+        ("panda_link1", (0.001, -0.108, 0.046)),
+        ("panda_link2", (-0.001, 0.046, 0.108)),
+        ("panda_link3", (0.113, 0.094, 0.033)),
+        ("panda_link4", (-0.121, 0.059, 0.031)),
+        ("panda_link5", (0.012, 0.116, -0.046)),
+        ("panda_hand", (0.0, -0.103, -0.012)),
+        ("panda_hand", (0.0, 0.1, 0.059)),
+    ),
 }
 GENERAL_SETS = ("links", "auto")
 

@@ -7,6 +7,7 @@ from dataengine.errors import RobotError
 from dataengine.robot.catalogue import load_robot
 from dataengine.robot.keypoints import available_sets, keypoint_set, keypoint_union, observability
 from dataengine.robot.kinematics import forward_kinematics
+from dataengine.robot.meshes import load_link_meshes
 
 ARM_AND_BASE = 7 + 6
 
@@ -71,6 +72,27 @@ def test_what_dream7_cannot_see_is_the_last_joint_and_base_yaw_against_the_first
     np.testing.assert_allclose(points.positions(forward_kinematics(panda, turned)) @ yaw_back.T, here, atol=1e-12)
 
 
+def test_surface_points_tell_the_flipped_shoulder_and_panda15_does_not(robot_cache):
+    panda = load_robot("panda")
+    q = uniform_q(panda, 50)
+    flipped = q.copy()
+    flipped[:, :3] = np.stack([q[:, 0] + np.pi, -q[:, 1], q[:, 2] + np.pi], -1)
+    here, there = (forward_kinematics(panda, x) for x in (q, flipped))
+    old, new = (keypoint_set(panda, name) for name in ("panda15", "panda15_surface"))
+    np.testing.assert_allclose(old.positions(there), old.positions(here), atol=1e-9)
+    moved = np.linalg.norm(new.positions(there) - new.positions(here), axis=-1)
+    assert ((moved > 0.15).sum(axis=1) == 2).all()  # on link1 and link2
+    assert (rank(panda, new, q) == ARM_AND_BASE).all()
+
+
+def test_surface_points_lie_on_their_links(robot_cache):
+    panda = load_robot("panda")
+    points = keypoint_set(panda, "panda15_surface")
+    vertices = {mesh.link: mesh.vertices_m for mesh in load_link_meshes(panda, robot_cache)}
+    for link, offset in zip(points.link_index[7:], points.offset_m[7:], strict=True):
+        assert np.linalg.norm(vertices[panda.links[link]] - offset, axis=1).min() < 1.5e-3
+
+
 @pytest.mark.parametrize("name", ["panda", "xarm7", "ur5"])
 def test_auto_makes_everything_observable(name, robot_cache):
     model = load_robot(name)
@@ -109,7 +131,7 @@ def test_union_keeps_first_mentions_and_finds_its_parts():
     ("robot", "name", "message"),
     [
         ("xarm7", "dream7", "robot xarm7: unknown keypoint set 'dream7'; available: links, auto"),
-        ("panda", "panda16", "did you mean 'panda15'.*available: dream7, simrgbd14, panda15, links, auto"),
+        ("panda", "panda16", "did you mean 'panda15'.*available: dream7, simrgbd14, panda15, panda15_surface, links, auto"),
     ],
 )
 def test_unknown_sets_list_those_of_this_robot(robot, name, message):
