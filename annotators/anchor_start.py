@@ -15,6 +15,8 @@ from dataengine.robot.model import RobotModel
 
 Array = np.ndarray
 NO_DISTORTION = np.zeros(5)
+LEAST_IN_FRAME = 4
+"""Clicks of one frame from which a pose can be had."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,7 @@ def _reprojection(T: Array, points_m: Array, uv_px: Array, K: Array) -> Array:
 def frame_pose(model: RobotModel, points: KeypointSet, clicks: ClickTable, slot: int, q: Array, K: Array) -> FramePose | None:
     """Pose of the base in one frame for a given configuration."""
     mine = clicks.slot == slot
-    if mine.sum() < 4:
+    if mine.sum() < LEAST_IN_FRAME:
         return None
     found = pnp(points.positions(forward_kinematics(model, q))[clicks.row[mine]], clicks.uv_px[mine], K)
     return None if found is None else FramePose(found[0], q, found[1], found[2])
@@ -185,7 +187,10 @@ def _unknown_starts(problem: Problem, points: KeypointSet, clicks: ClickTable, K
     """Configurations sampled over the limits (or about the log), refined by a cross-entropy search on the frame with most clicks."""
     model, slots = problem.model, problem.slots
     rng = np.random.default_rng(problem.options.seed)
-    order = np.argsort(-np.bincount(clicks.slot, minlength=len(slots.frame)))
+    count = np.bincount(clicks.slot, minlength=len(slots.frame))
+    if count.max() < LEAST_IN_FRAME:
+        return []
+    order = np.argsort(-count)
     near = None if problem.log is None else joints_at(problem.log, slots.times_s)[0][order[0]]
     candidates: list[tuple[float, Array]] = []
     searched = np.stack(_search(model, points, clicks, int(order[0]), K, rng, near))

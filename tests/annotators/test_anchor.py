@@ -142,6 +142,16 @@ def test_too_few_clicks_say_so():
         solve(scene.capture, scene.track, scene.clicks[:5], CLICKS_ONLY)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_clicks_of_one_landmark_in_many_frames_say_what_is_missing(known: bool):
+    """What a person does first: the same landmark all through the clip."""
+    scene = make_scene(clicked=30)
+    name = scene.clicks[0].landmark
+    capture = scene.capture if known else replace(scene.capture, joints=None)
+    with pytest.raises(DataEngineError, match="no pose of the robot agrees with the clicks.*click one frame fully"):
+        solve(capture, scene.track, [c for c in scene.clicks if c.landmark == name], AnchorOptions(use_depth=False))
+
+
 def test_a_refused_track_is_not_solved():
     scene = make_scene()
     with pytest.raises(DataEngineError, match="rotation only"):
