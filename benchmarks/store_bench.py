@@ -16,16 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.store_measures import (  # noqa: E402
-    against_oindex,
-    against_zarr,
-    million,
-    parts_of_rgb,
-    prepare,
-    resuming,
-    sizes,
-    writing,
-)
+from benchmarks.store_measures import against_oindex, against_zarr, million, parts_of_rgb, prepare, resuming, sizes, writing  # noqa: E402
 from benchmarks.store_remote import remote  # noqa: E402
 from benchmarks.store_samples import FIELDS  # noqa: E402
 
