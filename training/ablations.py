@@ -25,7 +25,7 @@ from dataengine.errors import ConfigError, DataEngineError, unknown_name
 from training.evaluate import environment, evaluate, write
 from training.kinematics import KeypointChain
 from training.scene_statistics import DetectorNoise
-from training.synthetic import Method, Trial, bound_draws, draw, moved, run
+from training.synthetic import Method, Trial, bound_draws, draw, judged_on, moved, run
 
 if TYPE_CHECKING:
     from training.lifter import Lifter
@@ -36,6 +36,8 @@ FOVS_DEG = tuple(CAMERAS.values())
 MIDDLE_DEG, TRAINED_DEG = 70.21, 65.0
 EXACT, NOISY, OUTLIERS = DetectorNoise(0.0), DetectorNoise(1.5), DetectorNoise(1.5, 0.03, 20.0)
 STARTS = 10
+JUDGES = ("dream7", "panda15")
+"""Sets by whose points estimates are judged as well, so that seeing other points does not change the measure."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,16 @@ class Bench:
     steps: int = 4000
     batch: int = 256
     threads: int = 1
+    keypoint_set: str = "panda15_surface"
     reports: Path | None = None
     """Folder for a report.json and page of every level; None: rows only."""
 
     def levels(self) -> Levels:
         return Levels(self.reports)
 
-    def chain(self, keypoint_set: str = "panda15") -> KeypointChain:
-        return _chain(keypoint_set)
+    def chain(self, keypoint_set: str = "") -> KeypointChain:
+        """Of a set by name; without a name that of the run."""
+        return _chain(keypoint_set or self.keypoint_set)
 
     def network(self, name: str = "") -> Lifter:
         """A lifter by name of `VARIANTS`, trained when the folder has none; without a name the one to show."""
@@ -109,14 +113,21 @@ class Ablation:
 
 
 def over_cameras(bench: Bench, noise: DetectorNoise, bounded: bool) -> Levels:
-    """Refinement from the lifter's samples, from a search without a network, and from both, at each field of view."""
+    """Refinement from the lifter's samples, from a search without a network, and from both, at each field of view.
+
+    `bounded`: also against the Cramér–Rao bound, and the same estimates judged by the points of the other sets.
+    """
     out, chain = bench.levels(), bench.chain()
     lifter = bench.network()
     for fov in FOVS_DEG:
         scenes = draw(chain, bench.frames, fov, bench.seed)
         bound = bound_draws(chain, scenes, noise) if bounded else None
         for starts in ("lifter", "search", "both"):
-            out.add(f"{starts}, {fov:g}°", run(chain, scenes, noise, Method(starts, True, STARTS), lifter, bench.seed), bound)
+            trial = run(chain, scenes, noise, Method(starts, True, STARTS), lifter, bench.seed)
+            out.add(f"{starts}, {fov:g}°", trial, bound)
+            if bounded and starts == "both":
+                for other in JUDGES:
+                    out.add(f"both, ADD over {other}, {fov:g}°", judged_on(trial, scenes, chain, bench.chain(other)))
     return out
 
 
@@ -227,15 +238,19 @@ def samples(bench: Bench) -> Levels:
 
 
 def keypoints(bench: Bench) -> Levels:
-    """7 keypoints on the joint axes against 15; no network, so that nothing but the points differs. Each ADD is over its own set."""
-    out = bench.levels()
-    for keypoint_set in ("dream7", "panda15"):
+    """7 keypoints on the joint axes, 15, and 15 placed by their information; no network, so that nothing but the points differs.
+
+    Each ADD is over its own set, and over dream7.
+    """
+    out, seven = bench.levels(), bench.chain("dream7")
+    for keypoint_set in ("dream7", "panda15", "panda15_surface"):
         chain = bench.chain(keypoint_set)
         for fov in FOVS_DEG:
             scenes = draw(chain, bench.frames, fov, bench.seed)
-            out.add(
-                f"{len(chain)} keypoints, {fov:g}°", run(chain, scenes, NOISY, Method(), seed=bench.seed), bound_draws(chain, scenes, NOISY)
-            )
+            trial = run(chain, scenes, NOISY, Method(), seed=bench.seed)
+            out.add(f"{keypoint_set}, {fov:g}°", trial, bound_draws(chain, scenes, NOISY))
+            if chain is not seven:
+                out.add(f"{keypoint_set}, ADD over dream7, {fov:g}°", judged_on(trial, scenes, chain, seven))
     return out
 
 
@@ -260,7 +275,7 @@ ABLATIONS: dict[str, Ablation] = {
     "sampler": Ablation("DDIM, DPM-Solver++, Heun, probability-flow ODE", sampler),
     "online": Ablation("from the last frame and from scratch", online),
     "samples": Ablation("number of samples K", samples),
-    "keypoints": Ablation("7 and 15 keypoints", keypoints),
+    "keypoints": Ablation("7 and 15 keypoints, and where they lie", keypoints),
     "refinement": Ablation("refinement on and off", refinement),
 }
 
@@ -281,7 +296,7 @@ def train_variant(bench: Bench, name: str) -> Path:
 
     if name not in VARIANTS:
         raise ConfigError(unknown_name("lifter", name, VARIANTS))
-    config = lifter_config("small")
+    config = lifter_config("small", keypoint_set=bench.keypoint_set)
     task: LifterConfig = replace(config.task, **VARIANTS[name])
     loop = replace(config.loop, steps=bench.steps, batch=bench.batch, seed=bench.seed, device="cpu", threads=bench.threads, logs=("jsonl",))
     config = replace(config, task=task, loop=loop)
@@ -308,6 +323,7 @@ def row(name: str, bench: Bench) -> dict[str, Any]:
         "n": bench.frames,
         "lifter_steps": bench.steps,
         "lifter_batch": bench.batch,
+        "keypoint_set": bench.keypoint_set,
         "metric": levels.metric,
         "ci95": levels.ci95,
         "details": levels.details,
@@ -325,6 +341,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=Bench.steps, help="training steps of each compared lifter")
     p.add_argument("--batch", type=int, default=Bench.batch)
     p.add_argument("--threads", type=int, default=Bench.threads)
+    p.add_argument("--keypoint-set", default=Bench.keypoint_set)
     p.add_argument("--reports", type=Path, help="folder for report.json and report.html of every level")
     return p
 

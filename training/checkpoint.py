@@ -144,12 +144,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+    """State of `optimizer_tensors`. Moments lie in memory as their weights do: fused steps go by memory order, files are contiguous."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in checkpoint.weights("optimizer").items():
         index, key = name.split("/")
         state.setdefault(int(index), {})[key] = tensor
     groups = [{**g, "betas": tuple(g["betas"])} for g in checkpoint.optimizer]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for weight, entry in optimizer.state.items():
+        for key, value in entry.items():
+            if value.shape == weight.shape and value.stride() != weight.stride():
+                entry[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _short(value: Any) -> str:

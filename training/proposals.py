@@ -1,18 +1,13 @@
-"""Where the refinement of 2-D keypoints begins: K states of every frame, from a lifter's samples or from a search."""
+"""From a lifter's samples to starts of the refinement: K states of every frame."""
 
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from training.kinematics import KeypointChain
 from training.lifter import Frames, Lifter, SamplingConfig, lift, make_noise
 from training.refine import Observation, Starts
-from training.scene_statistics import JointPrior
 from training.starts import lifted_starts as starts_of_points
-from training.starts import make_pool, pool_starts
-
-POOL = 1000
 
 
 def frames_of(observation: Observation) -> Frames:
@@ -48,9 +43,3 @@ def starts_of_samples(lifter: Lifter, X_cam: Tensor, observation: Observation, g
         q = lifter.joint_angles(X_cam)
     lower, upper = (torch.tensor(limit, dtype=q.dtype, device=q.device) for limit in (chain.lower, chain.upper))
     return starts_of_points(chain, q.clamp(lower, upper), X_cam, observation, generator)
-
-
-def searched_starts(chain: KeypointChain, observation: Observation, prior: JointPrior, count: int, generator: torch.Generator) -> Starts:
-    """Without a network: the best of many random configurations."""
-    pool = make_pool(chain, prior.to(torch.float32, observation.uv.device), POOL, generator)
-    return pool_starts(pool, observation, count, generator)

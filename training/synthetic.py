@@ -157,6 +157,26 @@ def moved(chain: KeypointChain, scenes: Scenes, speed_rad: float, seed: int) -> 
     return replace(scenes, q=q, X_cam=X, uv=uvw[..., :2] / uvw[..., 2:])
 
 
+def judged_on(trial: Trial, scenes: Scenes, chain: KeypointChain, other: KeypointChain) -> Trial:
+    """The same estimates held against other keypoints of the robot than those that were seen; `chain` is of the latter.
+
+    No joint may move `other` that does not move `chain`. Covariances are of single points and are dropped.
+    """
+    columns = [chain.joint_names.index(name) for name in other.joint_names]
+    X = other.forward(scenes.q[:, columns]) @ scenes.R.mT + scenes.T[:, None]
+    uvw = X @ scenes.K.mT
+    seen = torch.ones(X.shape[:2], dtype=torch.bool)
+    moved = replace(scenes, q=scenes.q[:, columns], X_cam=X, uv=uvw[..., :2] / uvw[..., 2:], visible=seen)
+    truth = truth_of_scenes(moved, other, 0, edges=_skeleton(other))
+    found = trial.estimates
+    assert found.joints is not None and found.T_cam_base is not None
+    joints, pose = torch.from_numpy(found.joints[:, columns]), torch.from_numpy(found.T_cam_base)
+    points = (other.forward(joints) @ pose[:, :3, :3].mT + pose[:, None, :3, 3]).numpy()
+    names = {"keypoint_names": tuple(other.keypoint_names), "joint_names": tuple(other.joint_names)}
+    missing = {"detected_px": None, "covariance_m2": None}
+    return replace(trial, truth=truth, estimates=replace(found, keypoints_m=points, joints=joints.numpy(), **names, **missing))
+
+
 def _skeleton(chain: KeypointChain) -> tuple[tuple[int, int], ...]:
     """What pictures of the robot join."""
     from dataengine.view.skeleton import skeleton_edges

@@ -34,7 +34,7 @@ def test_exact_points_give_the_exact_robot(chain: KeypointChain) -> None:
     trial = synthetic.run(chain, synthetic.draw(chain, 24, 70.21, 3), DetectorNoise(0.0), Method())
     report = evaluate(trial.truth, trial.estimates).report
     assert report.overall.median_m is not None and report.overall.median_m < 1e-4
-    assert report.data.keypoint_set == "panda15" and report.subject.settings["starts"] == "search"
+    assert report.data.keypoint_set == "panda15_surface" and report.subject.settings["starts"] == "search"
     assert trial.cpu_ms_per_frame > 0 and {s.axis for s in report.slices} >= {"fov_deg", "distance_m", "joint:panda_joint4"}
 
 
@@ -46,6 +46,22 @@ def test_noisy_points_lie_near_the_bound(chain: KeypointChain) -> None:
     assert found.efficiency is not None and found.efficiency.median_ratio is not None and 0.4 < found.efficiency.median_ratio < 1.2
     assert found.overall.auc is not None and found.overall.auc > 0.82
     assert 0.8 < {c.level: c.covered or 0 for c in found.calibration}[0.9] < 0.97
+
+
+def test_estimates_are_judged_by_other_points(chain: KeypointChain) -> None:
+    """By its own points nothing changes; a robot shifted by a millimetre is that far off by any points."""
+    scenes = synthetic.draw(chain, 8, 70.21, 3)
+    trial = synthetic.run(chain, scenes, DetectorNoise(1.0), Method())
+    again = synthetic.judged_on(trial, scenes, chain, chain)
+    np.testing.assert_allclose(again.truth.keypoints_m, trial.truth.keypoints_m, atol=1e-9)
+    np.testing.assert_allclose(again.estimates.keypoints_m, trial.estimates.keypoints_m, atol=1e-5)
+    truth = trial.truth
+    pose = truth.T_cam_base.copy()
+    pose[:, 2, 3] += 1e-3
+    shifted = replace(trial, estimates=replace(trial.estimates, joints=truth.joints, T_cam_base=pose))
+    seven = synthetic.judged_on(shifted, scenes, chain, Bench().chain("dream7"))
+    report = evaluate(seven.truth, seven.estimates).report
+    assert report.data.keypoint_set == "dream7" and report.overall.mean_m == pytest.approx(1e-3, rel=1e-6)
 
 
 def test_cameras_share_their_scenes(chain: KeypointChain) -> None:
@@ -109,11 +125,11 @@ def test_a_variant_is_trained_once(lifters: Bench) -> None:
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ablations.main(["keypoints", "--frames", "4", "--lifters", str(tmp_path), "--reports", str(tmp_path / "reports")]) == 0
-    report = record.read(tmp_path / "reports" / "15-keypoints-62.73°" / "report.json")
-    assert report.overall.frames == 4 and (tmp_path / "reports" / "7-keypoints-93.01°" / "report.html").exists()
+    report = record.read(tmp_path / "reports" / "panda15-62.73°" / "report.json")
+    assert report.overall.frames == 4 and (tmp_path / "reports" / "dream7-93.01°" / "report.html").exists()
     printed = capsys.readouterr().out
     row = json.loads(printed)
-    assert len(printed.splitlines()) == 1 and row["id"] == "keypoints" and np.isfinite(row["metric"]["15 keypoints, 62.73°"])
+    assert len(printed.splitlines()) == 1 and row["id"] == "keypoints" and np.isfinite(row["metric"]["dream7, 62.73°"])
     assert ablations.main(["nonsense"]) == 2
     wrong = capsys.readouterr().err
     assert wrong.startswith("unknown ablation 'nonsense'") and len(wrong.splitlines()) == 1

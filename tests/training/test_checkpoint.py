@@ -40,6 +40,34 @@ def test_optimizer_round_trip(tmp_path: Path) -> None:
     assert all(torch.equal(one["state"][i][k], two["state"][i][k]) for i in one["state"] for k in one["state"][i])
 
 
+def test_moments_lie_in_memory_as_their_weights_do(tmp_path: Path) -> None:
+    """A fused step pairs numbers by their place in memory: after a restart it must go on as if nothing had happened."""
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 5, 5)
+
+    def stepped(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        model(images).square().sum().backward()
+        optimizer.step()
+
+    def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(1)
+        model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return model, torch.optim.AdamW(model.parameters(), 0.1, fused=True)
+
+    model, optimizer = build()
+    stepped(model, optimizer)
+    tensors, groups = checkpoint.optimizer_tensors(optimizer)
+    checkpoint.write(tmp_path / "a.safetensors", {"model": model.state_dict(), "optimizer": tensors}, {}, {}, 1, None, groups)
+    other, fresh = build()
+    found = checkpoint.read(tmp_path / "a.safetensors")
+    checkpoint.load_weights(other, found, "model")
+    checkpoint.load_optimizer(fresh, found)
+    stepped(model, optimizer)
+    stepped(other, fresh)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
 def test_broken_newest_is_passed_over_and_old_ones_go(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         small(checkpoint.step_path(tmp_path, step), step)
