@@ -26,7 +26,7 @@ from training.search import SearchOptions, search
 from training.starts import make_pool
 
 Array = NDArray[np.float64]
-FOUND, NO_ROBOT, TOO_FEW = "found", "no robot in view", "too few keypoints"
+FOUND, NO_ROBOT, TOO_FEW, DOUBTFUL = "found", "no robot in view", "too few keypoints", "no pose fits the keypoints"
 OUTLIER_SHARE, OUTLIER_PX = 0.08, 30.0
 """Of a detector; more and larger than in the benchmark of drawn noise."""
 LEAST_POINTS = 5
@@ -38,7 +38,7 @@ class Estimate:
     """One frame. N keypoints, D joints; metres, radians, pixels of the photo; camera frame OpenCV. nan where `status` is not found."""
 
     status: str
-    """`found`, `no robot in view` or `too few keypoints`."""
+    """`found`, `no robot in view`, `too few keypoints` or `no pose fits the keypoints`."""
     confidence: float
     """0 to 1: probability that a robot is in view, times the mean over keypoints of confidence where they fit the pose."""
     joints_rad: Array
@@ -73,6 +73,8 @@ class EstimatorOptions:
 
     least_confidence: float = 0.1
     least_robot: float = 0.5
+    least_pose: float = 0.35
+    """Confidence of an estimate from which it is given; a wall with marks on it can look like some keypoints of a robot."""
     samples: int = 10
     """Of the lifter."""
     pool: int = 4096
@@ -182,10 +184,12 @@ class RobotPoseEstimator:
         T[:3, :3], T[:3, 3] = result.R[0].double().numpy(), result.T[0].double().numpy()
         X = result.X_cam[0].double().numpy()
         homogeneous = X @ K.T
-        fits = result.inlier[0].double().numpy()
+        confidence = float(found.robot * (found.confidence * result.inlier[0].double().numpy()).mean())
+        if confidence < self.options.least_pose:
+            return replace(self._nothing(found, DOUBTFUL, seconds), confidence=confidence)
         return replace(
             self._nothing(found, FOUND, seconds),
-            confidence=float(found.robot * (found.confidence * fits).mean()),
+            confidence=confidence,
             joints_rad=result.q[0].double().numpy(),
             T_cam_base=T,
             keypoints_cam_m=X,

@@ -14,7 +14,7 @@ from training.detector_eval import disturbed, load_finder, measure_found, pck_au
 from training.errors import TrainingError
 from training.finder import Finder, Found, photo_tensor
 from training.kinematics import KeypointChain
-from training.predictor import FOUND, NO_ROBOT, TOO_FEW, RobotPoseEstimator, checked_camera
+from training.predictor import DOUBTFUL, FOUND, NO_ROBOT, TOO_FEW, RobotPoseEstimator, checked_camera
 from training.scene_statistics import Scenes, joint_prior, sample_scenes
 
 PHOTO = np.zeros((480, 640, 3), np.uint8)
@@ -94,6 +94,19 @@ def test_without_a_robot_it_says_so(chain: KeypointChain, scenes: Scenes) -> Non
         assert np.isnan(estimate.joints_rad).all() and estimate.keypoints_cam_m.shape == (15, 3) and np.isnan(estimate.T_cam_base).all()
     after = estimator_of(chain, ExactFinder(scenes.uv[0].numpy()))(PHOTO, K, last=none)
     assert after.status == FOUND and after.mode == "search"
+
+
+def test_a_pose_of_low_confidence_is_not_given(chain: KeypointChain, scenes: Scenes) -> None:
+    """Weak points that fit, and sure points that fit no robot: neither is called found, nor followed in the next frame."""
+    K = scenes.K[0].numpy()
+    weak = estimator_of(chain, ExactFinder(scenes.uv[0].numpy(), 0.4, 0.75))(PHOTO, K)
+    anywhere = np.random.default_rng(0).uniform((100, 100), (540, 380), (15, 2))
+    unfit = estimator_of(chain, ExactFinder(anywhere))(PHOTO, K)
+    for estimate in (weak, unfit):
+        assert estimate.status == DOUBTFUL and estimate.confidence < 0.35 and estimate.mode == ""
+        assert np.isnan(estimate.joints_rad).all() and np.isnan(estimate.keypoints_cam_m).all()
+    finder = ExactFinder(scenes.uv[0].numpy())
+    assert estimator_of(chain, finder)(PHOTO, K, last=unfit).status == FOUND and finder.last is None
 
 
 def test_points_that_do_not_fit_lower_the_confidence(chain: KeypointChain, scenes: Scenes) -> None:
