@@ -10,13 +10,23 @@ It raises `DataEngineError` where there is nothing to solve from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from annotators import anchor_scale, anchor_start, audit, audit_base, audit_scene
-from annotators.anchor_inputs import Inputs, choose_slots, click_measurements, gather, make_problem, slot_images, surface_start_data, table
+from annotators import anchor_scale, anchor_start, audit, audit_base, audit_intrinsics, audit_scene
+from annotators.anchor_inputs import (
+    MIN_CLICKS,
+    Inputs,
+    choose_slots,
+    click_measurements,
+    gather,
+    make_problem,
+    slot_images,
+    surface_start_data,
+    table,
+)
 from annotators.anchor_optimise import click_chi2, click_inliers, minimise, reweigh, solve_clicks
 from annotators.anchor_posterior import FullTrack, covariance, full_track, interpolate, output_keypoints
 from annotators.anchor_state import AnchorOptions, JointMode, Problem, State, joints_at, metric_cameras
@@ -30,6 +40,8 @@ from dataengine.robot.kinematics import forward_kinematics
 GOOD_CHI2 = 2.6
 """Mean squared residual of clicks in prior variances (2 expected) below which no further start is tried."""
 LEAP_RAD = 1.0
+ROUNDS = 3
+"""Searches for a start before the best misfit is taken."""
 GOOD_OVERLAP, OVERLAP_GAIN, POOR_OVERLAP = 0.85, 0.03, 0.75
 """Overlap with the masks above which a model of the joints will do, and by which a freer one must be better."""
 GATES = ((0.08, 40.0), (0.04, 20.0), (0.025, 10.0), (0.02, 8.0))
@@ -110,13 +122,8 @@ def solve_mode(inputs: Inputs, mode: JointMode, others_follow: bool = False) -> 
     slots = choose_slots(inputs)
     problem = make_problem(inputs, slots, mode)
     clicks = click_measurements(inputs, slots)
-    starts = (
-        _silhouette_states(inputs, problem)
-        if inputs.silhouette is not None
-        else anchor_start.starts(problem, inputs.landmarks, table(inputs, slots), inputs.capture.K, surface_start_data(inputs, slots))
-    )
     best: tuple[float, State, Measurements] | None = None
-    for start in starts:
+    for start in _starts(inputs, problem, 1 if others_follow or mode in ("known", "offset") else ROUNDS):
         state, weighed = solve_clicks(problem, start, clicks, [], 30.0) if len(clicks.slot) else (start, clicks)
         if mode == "per_frame" and len(clicks.slot):
             state, weighed = _rescue(inputs, problem, state, weighed)
@@ -131,6 +138,17 @@ def solve_mode(inputs: Inputs, mode: JointMode, others_follow: bool = False) -> 
     if others_follow and not audit.fits(draft):
         return replace(draft, covariance=covariance(problem, best[1], [best[2]]))  # another mode is tried: no surfaces yet
     return with_surfaces(inputs, problem, best[1], best[2])
+
+
+def _starts(inputs: Inputs, problem: Problem, rounds: int) -> Iterator[State]:
+    """States to descend from, drawn anew every round: a search for unknown joints may find only twins of the true configuration."""
+    if inputs.silhouette is not None:
+        yield from _silhouette_states(inputs, problem)
+        return
+    rows, surfaces = table(inputs, problem.slots), surface_start_data(inputs, problem.slots)
+    for turn in range(rounds if len(inputs.clicks) >= MIN_CLICKS else 1):
+        drawn = replace(problem, options=replace(problem.options, seed=problem.options.seed + turn))
+        yield from anchor_start.starts(drawn, inputs.landmarks, rows, inputs.capture.K, surfaces)
 
 
 def _silhouette_states(inputs: Inputs, problem: Problem) -> list[State]:
@@ -197,7 +215,7 @@ def _rescue(inputs: Inputs, problem: Problem, state: State, clicks: Measurements
 def with_surfaces(inputs: Inputs, problem: Problem, state: State, clicks: Measurements) -> Solved:
     """Add depth and outlines where there are any; settle the weights; take the covariance."""
     surfaces: list[Measurements] = []
-    if inputs.masks is not None or (inputs.capture.depth_z_m is not None and inputs.options.use_depth):
+    if inputs.has_surface:
         problem, state, clicks, surfaces = _surface_passes(inputs, problem, state, clicks)
     clicks = _settle_clicks(problem, state, clicks)
     state, _ = minimise(problem, state, [clicks, *surfaces], 10)
@@ -238,7 +256,7 @@ def finish(inputs: Inputs, solved: Solved, flags: tuple[Flag, ...]) -> Solution:
     keypoints = output_keypoints(inputs.model)
     track: FullTrack = full_track(problem, state, solved.covariance, inputs.track, capture.times_s.astype(float), keypoints)
     scales, scale_flags = scale_report(inputs, solved)
-    flags = (*flags, *scale_flags, *audit.solution_flags(inputs, solved))
+    flags = (*flags, *scale_flags, *audit.solution_flags(inputs, solved), *audit_intrinsics.focal_flags(solved))
     if inputs.options.use_depth:
         flags = (*flags, *audit_scene.moved_object(capture, track.T_world_cam, lambda frame: robot_mask(inputs, track, frame)))
     accepted, reasons = audit.judge_frames(inputs, solved, track, flags)

@@ -16,6 +16,7 @@ from annotators.anchor_state import AnchorOptions, JointMode, Problem, Slots, jo
 from annotators.anchor_surface import SlotImages, clean_mask, signed_distance
 from annotators.anchor_terms import Measurements
 from annotators.landmarks import landmark_rows, landmark_set
+from annotators.motion_mask import gray
 from annotators.types import Array, CameraTrack, Capture, Click, ScaleEstimate
 from dataengine.errors import DataEngineError
 from dataengine.robot.catalogue import load_robot
@@ -40,6 +41,11 @@ class Inputs:
     scales: tuple[ScaleEstimate, ...]
     given: tuple[Click, ...]
     """All clicks; `clicks` are those in frames that have a camera pose."""
+
+    @property
+    def has_surface(self) -> bool:
+        """More than clicks can be compared with: depth, masks or the photographs' edges."""
+        return self.masks is not None or self.options.use_edges or (self.capture.depth_z_m is not None and self.options.use_depth)
 
     @cached_property
     def silhouette(self) -> Silhouette | None:
@@ -91,9 +97,8 @@ def gather(
 def choose_slots(inputs: Inputs) -> Slots:
     """Clicked frames, and frames spread evenly until there are enough whose depth or masks can take part."""
     frames = sorted({click.frame for click in inputs.clicks})
-    has_surface = inputs.masks is not None or (inputs.capture.depth_z_m is not None and inputs.options.use_depth)
     missing = inputs.options.key_frames - len(frames)
-    if has_surface and missing > 0:
+    if inputs.has_surface and missing > 0:
         posed = np.flatnonzero(inputs.track.posed)
         spread = posed[np.linspace(0, len(posed) - 1, min(missing, len(posed))).astype(int)]
         frames = sorted({*frames, *(int(frame) for frame in spread)})
@@ -152,7 +157,15 @@ def slot_images(inputs: Inputs, slots: Slots) -> list[SlotImages]:
     for frame in slots.frame:
         mask = None if inputs.masks is None else clean_mask(np.asarray(inputs.masks(int(frame)), bool))
         usable = mask if mask is not None and mask.any() else None
-        out.append(SlotImages(None if depth is None else depth(int(frame)), usable, None if usable is None else signed_distance(usable)))
+        edges = inputs.options.use_edges and usable is None and len(inputs.clicks) >= MIN_CLICKS
+        out.append(
+            SlotImages(
+                None if depth is None else depth(int(frame)),
+                usable,
+                None if usable is None else signed_distance(usable),
+                gray(inputs.capture, int(frame)) if edges else None,
+            )
+        )
     return out
 
 

@@ -32,6 +32,8 @@ class AnchorOptions:
     joints: Literal["auto", "known", "offset", "constant", "per_frame"] = "auto"
     use_depth: bool = True
     use_masks: bool = True
+    use_edges: bool = True
+    """The outline against the photograph's edges, in frames without a mask."""
     key_frames: int = 12
     """Frames, clicked ones included, whose depth and masks take part."""
     click_sigma_px: float = 2.0

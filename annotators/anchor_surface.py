@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from annotators import anchor_edges
 from annotators.anchor_state import Problem, State
 from annotators.anchor_terms import Measurements, link_poses_in_camera
 from dataengine.geometry import se3
@@ -21,6 +22,7 @@ from dataengine.robot.model import RobotModel
 
 Array = np.ndarray
 DEPTH_PER_SLOT, OUTLINE_PER_SLOT = 500, 160
+EDGES_PER_SLOT, EDGE_GATE_PX, EDGE_SIGMA_PX = 400, 4.0, 0.5
 BORDER_PX = 3
 
 
@@ -50,11 +52,13 @@ class RobotView:
 
 @dataclass(frozen=True, eq=False)
 class SlotImages:
-    """What was measured in a slot: planar depth (H, W) or None; the given mask's signed distance (H, W), negative inside, or None."""
+    """What was measured in a slot: planar depth (H, W) or None; the given mask's signed distance (H, W), negative inside, or None; the
+    photograph's grey levels (H, W), or None where its edges are not to be used."""
 
     depth_z_m: Array | None
     mask: Array | None
     distance_px: Array | None
+    grey: Array | None = None
 
 
 def robot_shape(model: RobotModel) -> RobotShape:
@@ -140,7 +144,7 @@ def associate(
     stride = max(2, round(problem.slots.size[0] / 320))
     depth_parts, outline_parts = [], []
     for slot, image in enumerate(images):
-        if image.depth_z_m is None and image.distance_px is None:
+        if image.depth_z_m is None and image.distance_px is None and image.grey is None:
             continue
         view = view_robot(shape, poses[slot], state.K, problem.slots.size, stride)
         if not view.mask.any():
@@ -149,6 +153,9 @@ def associate(
             depth_parts.append(_depth_samples(problem, state, slot, image, view, poses[slot], gate_m, rng))
         if image.distance_px is not None:
             outline_parts += _outline_samples(problem, state, slot, image, view, poses[slot], gate_px, rng)
+        if image.grey is not None:
+            whole = view if stride == 1 else view_robot(shape, poses[slot], state.K, problem.slots.size, 1)
+            outline_parts.append(_edge_samples(state, slot, image.grey, whole, poses[slot], min(gate_px, EDGE_GATE_PX), rng))
     return [part for part in (_join(depth_parts), _join(outline_parts)) if part is not None]
 
 
@@ -235,6 +242,24 @@ def _outline_samples(
         normal = gradient[border[:, 1], border[:, 0]]
         out.append(build(nearest, np.sum(normal * (edge_px[nearest] - border), axis=1) + s / 2 - 0.5, normal))
     return out
+
+
+def _edge_samples(
+    state: State, slot: int, grey: Array, view: RobotView, poses: Array, gate_px: float, rng: np.random.Generator
+) -> Measurements:
+    """The outline against the photograph's own edges."""
+    px, normal, out = anchor_edges.outline_points(view.mask, EDGES_PER_SLOT, rng)
+    found = anchor_edges.edges_along(grey, px + out[:, None] * normal, normal, gate_px)
+    seen = np.isfinite(found)
+    px, normal, found = px[seen], normal[seen], found[seen]
+    j, i = px.T
+    link = view.link[i, j]
+    rays = np.stack([(j - state.K[0, 2]) / state.K[0, 0], (i - state.K[1, 2]) / state.K[1, 1], np.ones(len(px))], -1)
+    offset = _in_link(poses, link, rays * view.depth_z_m[i, j, None])
+    n = len(px)
+    return Measurements(
+        "outline", np.full(n, slot), link, offset, px + normal * found[:, None], normal, np.full(n, EDGE_SIGMA_PX), np.ones(n)
+    )
 
 
 def _gradient(distance_px: Array) -> Array:

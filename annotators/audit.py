@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from annotators.anchor_posterior import FullTrack
 
 SIGNIFICANT = 4.0
+LEAST_JUDGED = 6
+"""Clicks that a frame must have to be judged by them."""
 WRONG_CHI2 = 30.0
 """A click beyond this is an error and not the tail of an honest hand: once in three million."""
 TIME_OFFSET_S, DEPTH_GAIN = 0.008, 0.004
@@ -92,17 +94,34 @@ def solution_flags(inputs: Inputs, solved: Solved) -> tuple[Flag, ...]:
     return tuple(flags)
 
 
+def contradicted_frames(inputs: Inputs, solved: Solved) -> set[int]:
+    """Frames whose own clicks mostly disagree with the solution, and, with one configuration a frame, those interpolated from them."""
+    slots, clicks = solved.problem.slots, solved.clicks
+    count = np.bincount(clicks.slot, minlength=len(slots.frame))
+    agree = np.bincount(clicks.slot, clicks.weight > 0, minlength=len(slots.frame))
+    bad = set(slots.frame[(count >= LEAST_JUDGED) & (agree < 0.5 * count)].tolist())
+    if solved.problem.layout.mode != "per_frame":
+        return bad
+    known = np.sort(slots.frame)
+    after = np.clip(np.searchsorted(known, np.arange(len(inputs.capture.frames))), 0, len(known) - 1)
+    before = np.clip(np.searchsorted(known, np.arange(len(inputs.capture.frames)), side="right") - 1, 0, len(known) - 1)
+    return {frame for frame, (a, b) in enumerate(zip(known[before], known[after], strict=True)) if a in bad or b in bad}
+
+
 def judge_frames(inputs: Inputs, solved: Solved, track: FullTrack, flags: tuple[Flag, ...]) -> tuple[Array, tuple[str, ...]]:
     """Accept or reject every frame, with the reason."""
     trace = np.trace(np.nan_to_num(track.keypoint_covariance, nan=np.inf), axis1=2, axis2=3)
     sd = np.sqrt(np.median(trace / 3, axis=1))
     between = {frame for flag in flags if flag.kind == "base_moved" for frame in flag.frames}
+    torn = contradicted_frames(inputs, solved)
     reasons = []
     for frame in range(len(inputs.capture.frames)):
         if not inputs.track.posed[frame]:
             reasons.append("no camera pose")
         elif frame in between:
             reasons.append("the base moved just before or after this frame")
+        elif frame in torn:
+            reasons.append("most clicks here, or in the clicked frame next to it, disagree with the pose")
         elif not sd[frame] < KEYPOINT_LIMIT_M:
             reasons.append(f"keypoints uncertain: {1e3 * sd[frame]:.0f} mm, allowed {1e3 * KEYPOINT_LIMIT_M:.0f} mm")
         else:

@@ -118,7 +118,9 @@ def solution(
         found = once(path, key, Solution, lambda: solve(told, track, clicks, options))
         spreads = load_json(out / "stages" / "spreads.json", key)
         if spreads is None:
-            by_clicks = dataclasses.replace(options, use_depth=False, use_masks=False)  # quick, and surfaces would hide what a click does
+            by_clicks = dataclasses.replace(
+                options, use_depth=False, use_masks=False, use_edges=False
+            )  # quick, and surfaces would hide what a click does
             spreads = {
                 "odd_even": odd_even(lambda some: solve(told, track, some, options), clicks),
                 "leave_one_out": leave_one_out(

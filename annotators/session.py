@@ -45,6 +45,6 @@ def click_in_browser(
     """
     from annotators.app.main import run_app
 
-    quick = dataclasses.replace(options, use_depth=False, use_masks=False)
+    quick = dataclasses.replace(options, use_depth=False, use_masks=False, use_edges=False)
     anchor = LiveAnchor(capture, track, quick)
     run_app(capture, landmarks(load_robot(capture.robot)), anchor.solve, anchor.suggest, folder, port=port, first_clicks=first)

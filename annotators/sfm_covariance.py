@@ -102,7 +102,8 @@ def _through_points(A: Array, B: Array, obs_point: NDArray[np.int64], obs_frame:
     n, m = int(obs_frame.max()) + 1, int(obs_point.max()) + 1
     V = np.zeros((m, 3, 3))
     np.add.at(V, obs_point, np.einsum("oki,okj->oij", B, B))
-    V_inverse = np.linalg.inv(V + 1e-9 * np.trace(V, axis1=1, axis2=2)[:, None, None] * np.eye(3))
+    # The second term is for points that nothing is left of: their rows of W are zero.
+    V_inverse = np.linalg.inv(V + (1e-9 * np.trace(V, axis1=1, axis2=2)[:, None, None] + 1e-12) * np.eye(3))
     W = np.einsum("oki,okj->oij", A, B)
     rows = np.broadcast_to(obs_frame[:, None, None] * 6 + np.arange(6)[:, None], W.shape).ravel()
     columns = np.broadcast_to(obs_point[:, None, None] * 3 + np.arange(3), W.shape).ravel()

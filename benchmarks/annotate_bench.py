@@ -65,7 +65,7 @@ def main() -> None:
     results = json.loads(data.read_text()) if data.is_file() else {}
     if not given.page_only:
         paths = given.captures or rendered(given.work)
-        results["clips"] = {**results.get("clips", {}), **measure(list(paths), given.work)}
+        results["clips"] = measure(list(paths), given.work)
         if "DATAENGINE_CAPTURES" in os.environ:
             from benchmarks.annotate.real import measure_real
 

@@ -139,11 +139,11 @@ def _one_fault(fault: str, path: Path, track: CameraTrack, clicks: list[Click], 
     if fault == "blur":
         return {"flags": [{"kind": flag.kind, "text": flag.text} for flag in capture_checks.inspect(capture)]}
     if fault in ("weak_texture", "wrong_K"):
-        found = solve_cameras(capture, scratch / f"sfm_{fault}", static_segments(capture), None, "global")
-        flags = [{"kind": flag.kind, "text": flag.text} for flag in found.flags]
-        if found.refusal is not None:
-            return {"refusal": found.refusal, "flags": [{"kind": EXPECTED[fault], "text": found.refusal}]}
-        return {"refusal": None, "flags": flags, "relative_pose": colmap_alone(found, read_truth(path.parent))}
+        track = solve_cameras(capture, scratch / f"sfm_{fault}", static_segments(capture), None, "global")
+        if track.refusal is not None:
+            kind = "texture" if "texture" in track.refusal else "refused"
+            return {"refusal": track.refusal, "flags": [{"kind": kind, "text": track.refusal}]}
+        clicks = [click for click in clicks if track.posed[click.frame]]
     try:
         return score(solve(capture, track, clicks, options), track, read_truth(path.parent))
     except DataEngineError as error:

@@ -162,3 +162,14 @@ def test_unknown_landmark_names_the_known_ones():
     scene = make_scene()
     with pytest.raises(DataEngineError, match="elbow_cap_upper"):
         solve(scene.capture, scene.track, [*scene.clicks, Click(0, "elbow_cap_uper", (1.0, 1.0))])
+
+
+@pytest.mark.parametrize(("depth", "camera_moves"), [(True, True), (True, False), (False, True)])
+def test_a_wrong_focal_length_is_flagged_whatever_the_camera_does(depth: bool, camera_moves: bool):
+    scene = make_scene(3, depth=depth, camera_moves=camera_moves)
+    options = AnchorOptions(use_depth=depth)
+    assert "intrinsics" not in [flag.kind for flag in solve(scene.capture, scene.track, scene.clicks, options).flags]
+    wrong = scene.capture.K * np.array([[1.06], [1.06], [1.0]])
+    wrong[:2, 2] = scene.capture.K[:2, 2]
+    found = solve(replace(scene.capture, K=wrong), scene.track, scene.clicks, options)
+    assert "intrinsics" in [flag.kind for flag in found.flags]
