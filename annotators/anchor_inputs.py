@@ -85,13 +85,10 @@ def gather(
         )
     points = landmark_set(model)
     landmark_rows(points, [click.landmark for click in usable])
-    scales: list[ScaleEstimate] = []
-    if not static:
-        if options.use_depth and (found := anchor_scale.depth_scale(capture, track)) is not None:
-            scales.append(found)
-        if (found := anchor_scale.stereo_scale(capture, track)) is not None:
-            scales.append(found)
-    return Inputs(capture, track, usable, options, masks, model, points, static, tuple(scales), tuple(clicks))
+    sources = (anchor_scale.depth_scale if options.use_depth else None, anchor_scale.stereo_scale, anchor_scale.fiducial_scale)
+    found = [] if static else [source(capture, track) for source in sources if source is not None]
+    scales = tuple(scale for scale in found if scale is not None)
+    return Inputs(capture, track, usable, options, masks, model, points, static, scales, tuple(clicks))
 
 
 def choose_slots(inputs: Inputs) -> Slots:

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from annotators.motion_mask import gray
 from annotators.types import Array, CameraTrack, Capture, Flag, ScaleEstimate
-from dataengine.geometry import se3
+from dataengine.geometry import camera, se3
 
 MAX_FRAMES = 24
-TAG_DICTIONARY = "DICT_APRILTAG_36h11"
+TAG_DICTIONARIES = {
+    "apriltag_36h11": "DICT_APRILTAG_36H11",
+    "apriltag_25h9": "DICT_APRILTAG_25H9",
+    "apriltag_16h5": "DICT_APRILTAG_16H5",
+    "aruco_4x4": "DICT_4X4_250",
+    "aruco_5x5": "DICT_5X5_250",
+    "aruco_6x6": "DICT_6X6_250",
+    "aruco_original": "DICT_ARUCO_ORIGINAL",
+}
+"""Families of square tags by their names in a capture's YAML."""
+TAG_VIEWS = 4
+TAG_ERROR_PX = 2.0
+"""A corner whose rays miss each other by more is of a tag that moved, or of two tags with one number."""
 
 
 def depth_scale(capture: Capture, track: CameraTrack) -> ScaleEstimate | None:
@@ -73,28 +87,46 @@ def fuse(estimates: Sequence[ScaleEstimate]) -> tuple[ScaleEstimate, tuple[Flag,
     return ScaleEstimate("fused", mean, mean / np.sqrt(float(weights.sum()))), tuple(flags)
 
 
-def fiducial_scale(capture: Capture, track: CameraTrack, side_m: float) -> ScaleEstimate | None:
-    """From AprilTags (36h11) of known side: their corners triangulated over the frames that see them, in units, against the true side."""
-    import cv2
+def fiducial_scale(capture: Capture, track: CameraTrack) -> ScaleEstimate | None:
+    """From square tags of known side: corners triangulated over the frames that see them, in units, against the true side.
 
-    detector = cv2.aruco.ArucoDetector(cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, TAG_DICTIONARY)))
-    seen: dict[int, list[tuple[int, Array]]] = {}
-    posed = np.flatnonzero(track.posed)
-    for frame in posed[np.linspace(0, len(posed) - 1, min(MAX_FRAMES, len(posed))).astype(int)]:
-        corners, ids, _ = detector.detectMarkers(cv2.cvtColor(capture.rgb(int(frame)), cv2.COLOR_RGB2GRAY))
-        for quad, tag in zip(corners, [] if ids is None else ids.ravel(), strict=False):
-            seen.setdefault(int(tag), []).append((int(frame), quad.reshape(4, 2)))
+    The standard deviation is that of the mean over sides, two of a tag's four counted as independent, and not below 0.2 %: what a ruler
+    and a printer leave.
+    """
+    if capture.tag_side_m is None:
+        return None
     sides = []
-    for views in seen.values():
-        if len(views) >= 4:
-            frames = [frame for frame, _ in views]
-            quad = [triangulate(capture.K, track.T_world_cam[frames], np.stack([q[k] for _, q in views])) for k in range(4)]
+    for views in tag_views(capture, np.flatnonzero(track.posed)).values():
+        if len(views) < TAG_VIEWS:
+            continue
+        T = track.T_world_cam[[frame for frame, _ in views]]
+        quad = [triangulate(capture.K, T, np.stack([corners[k] for _, corners in views])) for k in range(4)]
+        missed = [
+            camera.project(capture.K, se3.transform(se3.inverse(T), q[None]))[:, 0] - [c[k] for _, c in views] for k, q in enumerate(quad)
+        ]
+        if np.median(np.linalg.norm(np.stack(missed), axis=-1)) < TAG_ERROR_PX:
             sides += [float(np.linalg.norm(quad[k] - quad[k - 1])) for k in range(4)]
-    if len(sides) < 4:
+    if not sides:
         return None
     length = float(np.median(sides))
     sigma = 1.25 * float(np.std(sides)) / length / np.sqrt(len(sides) / 2)
-    return ScaleEstimate("fiducials", side_m / length, side_m / length * max(sigma, 2e-3))
+    return ScaleEstimate("fiducials", capture.tag_side_m / length, capture.tag_side_m / length * max(sigma, 2e-3))
+
+
+def tag_views(capture: Capture, frames: Array) -> dict[int, list[tuple[int, Array]]]:
+    """Number of each tag → (frame, corners (4, 2) px) in up to `MAX_FRAMES` of the frames, corners refined to fractions of a pixel."""
+    import cv2
+
+    options = cv2.aruco.DetectorParameters()
+    options.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
+    tags = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, TAG_DICTIONARIES[capture.tag_family]))
+    detector = cv2.aruco.ArucoDetector(tags, options)
+    seen: dict[int, list[tuple[int, Array]]] = {}
+    for frame in frames[np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).astype(int)]:
+        corners, ids, _ = detector.detectMarkers(gray(capture, int(frame)))
+        for quad, tag in zip(corners, [] if ids is None else ids.ravel(), strict=True):
+            seen.setdefault(int(tag), []).append((int(frame), quad.reshape(4, 2).astype(float)))
+    return seen
 
 
 def stereo_scale(capture: Capture, track: CameraTrack) -> ScaleEstimate | None:
@@ -112,8 +144,6 @@ def stereo_scale(capture: Capture, track: CameraTrack) -> ScaleEstimate | None:
     def depth(frame: int) -> Array:
         disparity = matcher.compute(*infrared(frame)).astype(np.float32) / 16
         return np.where(disparity > 0.5, capture.K[0, 0] * baseline / np.maximum(disparity, 0.5), 0).astype(np.float32)
-
-    from dataclasses import replace
 
     found = depth_scale(replace(capture, depth_z_m=depth), track)
     return None if found is None else ScaleEstimate("stereo", found.metres_per_unit, max(found.sigma, 2e-3 * found.metres_per_unit))

@@ -63,6 +63,8 @@ def load_capture(path: str | Path) -> tuple[CaptureSpec, Capture]:
         mask=_masks(spec, source, frames, straight),
         infrared=_infrared(spec, source, frames),
         ir_baseline_m=spec.infrared.baseline_m,
+        tag_side_m=spec.fiducials.side_m,
+        tag_family=spec.fiducials.family,
         joints=load_joints(spec, source, model, frames.files, times_s),
     )
     return spec, capture

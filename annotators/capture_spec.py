@@ -15,6 +15,7 @@ from dataengine.config import messages, yaml_tree
 from dataengine.config.yaml_tree import Located
 from dataengine.errors import ConfigError, DataEngineError
 
+TagFamily = Literal["apriltag_36h11", "apriltag_25h9", "apriltag_16h5", "aruco_4x4", "aruco_5x5", "aruco_6x6", "aruco_original"]
 JointsMode = Literal["known", "offset", "unknown_constant", "unknown"]
 
 
@@ -70,6 +71,13 @@ class InfraredSpec(Section):
         return self
 
 
+class FiducialsSpec(Section):
+    """Square tags of known size somewhere in the scene, all alike: one of the sources of scale. They must rest."""
+
+    side_m: float | None = Field(default=None, gt=0, description="side of the black square, as measured with a ruler")
+    family: TagFamily = Field(default="apriltag_36h11", description="which tags")
+
+
 class JointsSpec(Section):
     """What the encoders said."""
 
@@ -102,6 +110,7 @@ class CaptureSpec(Section):
     robot: str = Field(description="name in the robot catalogue, or path of a .urdf file")
     depth: DepthSpec = DepthSpec()
     infrared: InfraredSpec = InfraredSpec()
+    fiducials: FiducialsSpec = FiducialsSpec()
     joints: JointsSpec = JointsSpec()
     masks: MasksSpec = MasksSpec()
     fps: float | None = Field(default=None, gt=0, description="frames per second; default: the video file's own, else 30")

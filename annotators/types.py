@@ -45,6 +45,9 @@ class Capture:
     mask: Callable[[int], Array] | None = None
     infrared: Callable[[int], tuple[Array, Array]] | None = None
     ir_baseline_m: float | None = None
+    tag_side_m: float | None = None
+    """Side of the fiducial tags in the scene, None where there are none."""
+    tag_family: str = "apriltag_36h11"
     joints: JointLog | None = None
     distortion: Array | None = None  # (5,) float64
     """OpenCV's k1 k2 p1 p2 k3, None where images are free of distortion."""
