@@ -78,6 +78,13 @@ class FiducialsSpec(Section):
     family: TagFamily = Field(default="apriltag_36h11", description="which tags")
 
 
+class ObjectSpec(Section):
+    """A rigid object to be labelled too. Its clicks stand in clicks.json under `objects`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    mesh: str = Field(description="its CAD model in metres: .obj, .ply or .stl")
+
+
 class JointsSpec(Section):
     """What the encoders said."""
 
@@ -113,6 +120,7 @@ class CaptureSpec(Section):
     fiducials: FiducialsSpec = FiducialsSpec()
     joints: JointsSpec = JointsSpec()
     masks: MasksSpec = MasksSpec()
+    objects: tuple[ObjectSpec, ...] = Field(default=(), description="objects of known shape in the scene")
     fps: float | None = Field(default=None, gt=0, description="frames per second; default: the video file's own, else 30")
     timestamps: str | None = Field(default=None, description="text file with the time of each frame in seconds")
 
@@ -120,6 +128,13 @@ class CaptureSpec(Section):
     def _one_clock(self) -> CaptureSpec:
         if self.fps is not None and self.timestamps is not None:
             raise ValueError("fps and timestamps exclude each other; give one")
+        return self
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> CaptureSpec:
+        names = [thing.name for thing in self.objects]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two objects have one name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
         return self
 
     @property

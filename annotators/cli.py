@@ -11,6 +11,7 @@ from rich.console import Console
 from annotators import run
 from annotators.capture import load_capture
 from annotators.capture_spec import CaptureError
+from annotators.object_stage import pose_objects
 from annotators.progress import Bars
 from annotators.stages import load_json
 from annotators.types import Capture, Flag, Solution
@@ -38,7 +39,8 @@ def annotate(
         if run.needs_second_pass(capture, track, solution):
             track, key = run.cameras(capture, ingest, out, seed, bars, solution)
             solution, spreads, key = run.solution(spec, capture, track, used, out, key, bars)
-        dataset = run.dataset(capture, solution, out, key, bars)
+        posed, solution, key = pose_objects(capture_yaml, spec, capture, solution, clicks, out, key, bars)
+        dataset = run.dataset(capture, solution, posed, out, key, bars)
         page = run.page(capture, solution, ingest, used, spreads, out, key, bars)
     flags = (*ingest.flags, *solution.flags)
     tell(console, capture, solution, flags)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from dataengine.geometry import se3
 from dataengine.raycast.scene import TriMesh
 
 MIN_POINTS = 4
+LARGEST_M = 5.0
 GATES_M = (0.05, 0.03, 0.015, 0.01)
 DEPTH_SIGMA_M, CLICK_SIGMA_PX = 0.003, 2.0
 SAMPLES = 400
@@ -47,6 +49,30 @@ class ObjectSolution:
     covariance: Array
     starts: tuple[int, ...]
     flags: tuple[Flag, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PosedObject:
+    """An object with a name and a shape, solved."""
+
+    name: str
+    mesh: TriMesh
+    solution: ObjectSolution
+
+
+def load_mesh(path: Path) -> TriMesh:
+    """A CAD model in metres. DataEngineError for a file that holds no triangles."""
+    import trimesh
+
+    try:
+        mesh = trimesh.load(path, force="mesh")
+    except Exception as error:  # readers of mesh files raise whatever their format library does
+        raise DataEngineError(f"{path}: no mesh ({error}); give .obj, .ply or .stl in metres") from None
+    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
+        raise DataEngineError(f"{path}: holds no triangles; give .obj, .ply or .stl in metres")
+    if mesh.extents.max() > LARGEST_M:
+        raise DataEngineError(f"{path}: the object is {mesh.extents.max():.0f} m long; models must be in metres")
+    return TriMesh(np.asarray(mesh.vertices, float), np.asarray(mesh.faces))
 
 
 def solve_object(

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from annotators.anchor_posterior import output_keypoints
+from annotators.object_view import ObjectView, object_view, object_visibility
+from annotators.objects import PosedObject
 from annotators.robot_view import RobotView, T_cam_base_of, View
 from annotators.types import Capture, Solution
 from dataengine import __version__
@@ -34,21 +36,23 @@ MASK_MARGIN_PX = 6
 """Given masks decide only farther than this from their own outline."""
 
 
-def make_video(capture: Capture, solution: Solution, progress: Progress | None = None) -> Video:
+def make_video(capture: Capture, solution: Solution, progress: Progress | None = None, objects: Sequence[PosedObject] = ()) -> Video:
     """Labels of all posed frames. `progress(i)` is called after each frame.
 
-    mask_link: what the image shows of each link; where measured depth or a given mask says that something stands before it, it is 0.
-    depth_z: the posed robot's own depth, 0 elsewhere. depth_sim: what the camera measured. No objects.
+    mask_link, mask_object: what the image shows of each link and object; where another posed thing, measured depth or (links only) a
+    given mask says that something stands before it, they are 0. depth_z: depth of the posed robot and objects, 0 elsewhere. depth_sim:
+    what the camera measured.
     """
     model = load_robot(capture.robot)
     robot, points = RobotView(model), output_keypoints(model)
     posed = np.flatnonzero(np.isfinite(solution.T_world_cam).all((1, 2)) & np.isfinite(solution.joints_rad).all(1))
-    rows = np.zeros(len(posed), frame_dtype(model.dof, len(model.links), len(points), 0, with_covariance=True))
+    rows = np.zeros(len(posed), frame_dtype(model.dof, len(model.links), len(points), len(objects), with_covariance=True))
     stacks: dict[str, list[Array]] = {}
     for row, f in zip(rows, posed.tolist(), strict=True):
         T_cam_base = T_cam_base_of(solution.T_world_cam[f], solution.T_world_base[f])
         T_cam_link = robot.poses(solution.joints_rad[f], T_cam_base)
-        images, shown, whole = _images(capture, f, robot, T_cam_link)
+        things = object_view(capture, solution.T_world_cam[f], f, objects)
+        images, shown, whole = _images(capture, f, robot, T_cam_link, things)
         for name, image in images.items():
             stacks.setdefault(name, []).append(image)
         _fill(row, capture, solution, f, T_cam_base, T_cam_link)
@@ -57,32 +61,39 @@ def make_video(capture: Capture, solution: Solution, progress: Progress | None =
         alone = whole.sum((1, 2))
         seen = np.bincount(shown.ravel(), minlength=len(model.links) + 1)[1 : len(model.links) + 1]
         row["link_visibility"] = np.where(alone > 0, np.minimum(seen / np.maximum(alone, 1), 1), 0)
+        row["T_cam_object"] = things.T_cam_object
+        row["object_visibility"] = object_visibility(images["mask_object"], things)
         if progress is not None:
             progress(f)
     rows["joint_velocity"] = _velocity(rows["joint_position"], rows["timestamp_s"])
     names = Names(
         tuple(solution.joint_names), model.links, points.names, tuple(points.link_index.tolist()),
-        tuple((float(x), float(y), float(z)) for x, y, z in points.offset_m), (),
+        tuple((float(x), float(y), float(z)) for x, y, z in points.offset_m),
+        tuple(thing.name for thing in objects),
     )  # fmt: skip
     rejection = None if rows["accepted"].any() else "no frame was accepted: " + next((r for r in solution.reasons if r), "no camera pose")
     images = {name: np.stack(stack) for name, stack in stacks.items()}
-    scene = describe(capture, solution, posed, model.urdf_sha)
+    scene = describe(capture, solution, posed, model.urdf_sha, objects)
     return Video("real", names, images, rows, scene, {"dataengine": __version__}, rejection).check()
 
 
-def _images(capture: Capture, f: int, robot: RobotView, T_cam_link: Array) -> tuple[dict[str, Array], Array, Array]:
+def _images(capture: Capture, f: int, robot: RobotView, T_cam_link: Array, things: ObjectView) -> tuple[dict[str, Array], Array, Array]:
     """(images by modality, visible link ids (H,W), silhouettes of the links (L,H,W)) of one frame."""
     view = robot.view(capture.K, capture.size, T_cam_link)
     whole = robot.amodal_links(capture.K, capture.size, T_cam_link)
     measured = capture.depth_z_m(f) if capture.depth_z_m is not None else None
     shown = visible_links(view, measured, capture.mask(f) if capture.mask is not None else None)
+    before = (things.ids > 0) & ((view.depth_z_m == 0) | (things.depth_z_m < view.depth_z_m))
+    shown = np.where(before, 0, shown).astype(np.uint8)
+    hidden = ~before if measured is None else ~before | ((measured > 0) & (things.depth_z_m - measured > OCCLUDED_M))
+    bits = np.uint32(1) << np.arange(len(things.whole), dtype=np.uint32)
     images = {
         "rgb": np.ascontiguousarray(capture.rgb(f)),
-        "depth_z": _quantised(view.depth_z_m),
+        "depth_z": _quantised(np.where(before, things.depth_z_m, view.depth_z_m)),
         "mask_link": shown,
-        "mask_object": np.zeros(shown.shape, np.uint8),
+        "mask_object": np.where(hidden, 0, things.ids).astype(np.uint8),
         "amodal_robot": whole.any(0).astype(np.uint8),
-        "amodal_objects": np.zeros(shown.shape, np.uint32),
+        "amodal_objects": (things.whole * bits[:, None, None]).sum(axis=0).astype(np.uint32),
     }
     if measured is not None:
         images["depth_sim"] = _quantised(measured)
@@ -153,7 +164,9 @@ def _velocity(q: Array, times_s: Array) -> Array:
     return np.gradient(q, times_s, axis=0) if len(q) > 1 else np.zeros_like(q)
 
 
-def describe(capture: Capture, solution: Solution, posed: Sequence[int] | Array, urdf_sha256: str = "") -> dict[str, Any]:
+def describe(
+    capture: Capture, solution: Solution, posed: Sequence[int] | Array, urdf_sha256: str = "", objects: Sequence[PosedObject] = ()
+) -> dict[str, Any]:
     """The capture and all that was found about it, as plain JSON: the `scene` of a real video."""
     kept = {int(f) for f in posed}
     return {
@@ -161,7 +174,16 @@ def describe(capture: Capture, solution: Solution, posed: Sequence[int] | Array,
         "capture": capture.name,
         "files": [capture.frames[f] for f in sorted(kept)],
         "robot": {"name": capture.robot if "/" not in capture.robot else Path(capture.robot).stem, "urdf_sha256": urdf_sha256},
-        "objects": [],
+        "objects": [
+            {
+                "instance_id": k + 1,
+                "name": thing.name,
+                "category": thing.name,
+                "size_m": np.ptp(thing.mesh.vertices_m, axis=0).tolist(),
+                "segments": [{"start": s, "covariance": thing.solution.covariance[s].tolist()} for s in thing.solution.starts],
+            }
+            for k, thing in enumerate(objects)
+        ],
         "annotation": {
             "left_out": {capture.frames[f]: solution.reasons[f] for f in range(len(capture.frames)) if f not in kept},
             "rejected": {capture.frames[f]: solution.reasons[f] for f in sorted(kept) if not solution.accepted[f]},

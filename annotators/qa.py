@@ -44,7 +44,7 @@ def measure(capture: Capture, solution: Solution, video: Video, progress: Callab
     for i, name in enumerate(capture.frames):
         f = index.get(name)
         if f is not None:
-            posed = video.images["depth_z"][f] > 0
+            posed = posed_mask(video, f)
             if capture.mask is not None:
                 given = capture.mask(i)
                 iou[i] = (posed & given).sum() / max((posed | given).sum(), 1)
@@ -136,7 +136,7 @@ def pictures(capture: Capture, solution: Solution, video: Video) -> list[dict[st
 
 def posed_mask(video: Video, f: int) -> Array:
     """(H,W) bool: the posed robot's silhouette, whatever stands before it."""
-    return video.images["depth_z"][f] > 0
+    return video.images["amodal_robot"][f] > 0
 
 
 def spread_rows(spreads: dict[str, Any]) -> list[dict[str, Any]]:

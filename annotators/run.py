@@ -17,6 +17,7 @@ from annotators.types import CameraTrack, Capture, Click, Flag, Solution
 
 if TYPE_CHECKING:
     from annotators.anchor_state import AnchorOptions
+    from annotators.objects import PosedObject
 
 Array = np.ndarray
 
@@ -129,9 +130,7 @@ def solution(
             }
             save_json(out / "stages" / "spreads.json", key, spreads)
     if fresh or not (out / "stages" / "verdict.json").is_file():
-        flags = [dataclasses.asdict(f) for f in found.flags]
-        verdict = {"frames": list(capture.frames), "reasons": list(found.reasons), "flags": flags}
-        save_json(out / "stages" / "verdict.json", "verdict", verdict)
+        write_verdict(capture, found, out)
     return found, spreads, key
 
 
@@ -153,7 +152,13 @@ def told_joints(spec: CaptureSpec, capture: Capture) -> Capture:
     return dataclasses.replace(capture, joints=None) if spec.joints_mode.startswith("unknown") else capture
 
 
-def dataset(capture: Capture, found: Solution, out: Path, key: str, bars: Bars) -> Path:
+def write_verdict(capture: Capture, found: Solution, out: Path) -> None:
+    """What `annotate review` prints."""
+    flags = [dataclasses.asdict(f) for f in found.flags]
+    save_json(out / "stages" / "verdict.json", "verdict", {"frames": list(capture.frames), "reasons": list(found.reasons), "flags": flags})
+
+
+def dataset(capture: Capture, found: Solution, posed: tuple[PosedObject, ...], out: Path, key: str, bars: Bars) -> Path:
     """The labelled video, committed."""
     from annotators.output import make_video, write_dataset
     from dataengine.errors import StoreError
@@ -168,7 +173,7 @@ def dataset(capture: Capture, found: Solution, out: Path, key: str, bars: Bars) 
         except StoreError:
             pass  # a half-made or damaged product is made anew below
     with bars.task("labels", len(capture.frames)) as step:
-        write_dataset(folder, make_video(capture, found, lambda i: step(i + 1)), key)
+        write_dataset(folder, make_video(capture, found, lambda i: step(i + 1), posed), key)
     return folder
 
 
