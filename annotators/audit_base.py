@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from annotators.anchor_optimise import click_chi2, click_scatter
-from annotators.anchor_state import logarithm
-from annotators.anchor_terms import kinematics, normal_equations, residuals
+from annotators.anchor_optimise import click_chi2, click_scatter, solve_clicks
+from annotators.anchor_state import Problem, State, logarithm
+from annotators.anchor_terms import Measurements, kinematics, normal_equations, residuals
 from annotators.types import Array, Flag
 from dataengine.geometry import se3
 
 if TYPE_CHECKING:
     from annotators.anchor import Inputs, Solved
 
-SUSPICIOUS, CERTAIN = 45.0, 60.0
+SUSPICIOUS, CERTAIN = 35.0, 45.0
 """Gain in χ² of six unknowns that starts, and that ends, the search; noise reaches 28 once in ten thousand clean captures."""
 MOVED_M, MOVED_RAD = 0.003, 0.005
 WIDE = 10.0
@@ -31,18 +31,20 @@ def bumped_at(inputs: Inputs, solved: Solved) -> int | None:
     """Frame from which another base pose would explain the clicks much better; None where there is none."""
     if len(solved.clicks.slot) < 12 or solved.problem.slots.segment.max() > 0:
         return None
-    gains = score(solved)
+    # Depth and edges were matched to the compromise between both poses and would defend it: clicks alone are asked.
+    everywhere = replace(solved.clicks, weight=np.ones(len(solved.clicks.slot)))
+    state, clicks = solve_clicks(solved.problem, solved.state, everywhere, [])
+    gains = score(solved.problem, state, clicks)
     best = int(np.argmax(gains))
     return int(solved.problem.slots.frame[best]) if gains[best] > SUSPICIOUS else None
 
 
-def score(solved: Solved) -> Array:
-    """Gain in χ² by a new base from slot k on, (F,); 0 for the first slot and where either side has no clicks."""
-    problem, state = solved.problem, solved.state
-    chi2 = click_chi2(problem, state, solved.clicks)
+def score(problem: Problem, state: State, clicks: Measurements) -> Array:
+    """Gain in χ² of the clicks by a new base from slot k on, (F,); 0 for the first slot and where either side has no clicks."""
+    chi2 = click_chi2(problem, state, clicks)
     weight = (WIDE**2 / (WIDE**2 + chi2)) ** 2 / click_scatter(chi2)
-    clicks = replace(solved.clicks, weight=weight)
-    H, _, _ = normal_equations(problem, state, [clicks, *solved.surfaces])
+    clicks = replace(clicks, weight=weight)
+    H, _, _ = normal_equations(problem, state, [clicks])
     inverse = np.linalg.pinv(H, hermitian=True)
     r, J = residuals(problem, state, kinematics(problem, state), clicks)
     F, P = len(problem.slots.frame), problem.layout.size

@@ -9,7 +9,8 @@ Array = NDArray[np.float64]
 
 MIN_FEATURES = 80
 MIN_MATCHES = 30
-MIN_PARALLAX_PX = 1.5
+MIN_PARALLAX_PX = 1.0
+"""Three times the noise of matching: below, the camera may only have turned. How good a baseline is, is for the angles to say."""
 MIN_ANGLE_DEG = 2.0
 MIN_POSED_SHARE = 0.5
 MIN_VIEWS = 3
