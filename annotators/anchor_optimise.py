@@ -95,14 +95,18 @@ def _geman_mcclure(problem: Problem, state: State, clicks: Measurements, width: 
 
 
 def reweigh(problem: Problem, state: State, m: Measurements) -> Measurements:
-    """Tukey weights over a robust scale, divided by the design effect of clusters: a link in a slot, or, if that is more, in all slots."""
+    """Tukey weights over a robust scale, divided by the design effect of clusters: a link in a slot, or, if that is more, in all slots.
+
+    Masks are drawn anew in every frame; what a sensor or a poster behind a resting robot does wrong, it does again.
+    """
     if not len(m.slot):
         return m
     r = residual_values(problem, state, link_poses_in_camera(problem, state), m)[:, 0]
     scale = max(1.4826 * float(np.median(np.abs(r))), 0.3)
     u = np.clip(r / (TUKEY * scale), -1, 1)
     tukey = (1 - u**2) ** 2
-    effect = max(design_effect(r / scale, tukey, cluster) for cluster in (m.slot * CLUSTER + m.link, m.link))
+    clusters = (m.slot * CLUSTER + m.link,) if m.kind == "outline" else (m.slot * CLUSTER + m.link, m.link)
+    effect = max(design_effect(r / scale, tukey, cluster) for cluster in clusters)
     return replace(m, weight=tukey / (scale**2 * effect))
 
 

@@ -142,7 +142,7 @@ def associate(
     from an edge, are left out."""
     poses = link_poses_in_camera(problem, state)
     stride = max(2, round(problem.slots.size[0] / 320))
-    depth_parts, outline_parts = [], []
+    depth_parts, outline_parts, edge_parts = [], [], []
     for slot, image in enumerate(images):
         if image.depth_z_m is None and image.distance_px is None and image.grey is None:
             continue
@@ -155,8 +155,8 @@ def associate(
             outline_parts += _outline_samples(problem, state, slot, image, view, poses[slot], gate_px, rng)
         if image.grey is not None:
             whole = view if stride == 1 else view_robot(shape, poses[slot], state.K, problem.slots.size, 1)
-            outline_parts.append(_edge_samples(state, slot, image.grey, whole, poses[slot], min(gate_px, EDGE_GATE_PX), rng))
-    return [part for part in (_join(depth_parts), _join(outline_parts)) if part is not None]
+            edge_parts.append(_edge_samples(state, slot, image.grey, whole, poses[slot], min(gate_px, EDGE_GATE_PX), rng))
+    return [part for part in (_join(depth_parts), _join(outline_parts), _join(edge_parts)) if part is not None]
 
 
 def _join(parts: list[Measurements]) -> Measurements | None:
@@ -257,9 +257,7 @@ def _edge_samples(
     rays = np.stack([(j - state.K[0, 2]) / state.K[0, 0], (i - state.K[1, 2]) / state.K[1, 1], np.ones(len(px))], -1)
     offset = _in_link(poses, link, rays * view.depth_z_m[i, j, None])
     n = len(px)
-    return Measurements(
-        "outline", np.full(n, slot), link, offset, px + normal * found[:, None], normal, np.full(n, EDGE_SIGMA_PX), np.ones(n)
-    )
+    return Measurements("edge", np.full(n, slot), link, offset, px + normal * found[:, None], normal, np.full(n, EDGE_SIGMA_PX), np.ones(n))
 
 
 def _gradient(distance_px: Array) -> Array:

@@ -1,8 +1,9 @@
 """Residuals of the anchor solve and their analytic derivatives, added up to one normal equation.
 
-Measurements are of three kinds: a click (a landmark is at a pixel), a depth pixel (a measured point lies on the plane of the surface that
-the pixel shows), an outline pixel (a point of the robot's outline lies on the outline of a given mask). All three need the same thing,
-the position of a point of the robot in the camera and its derivative with respect to the unknowns of that frame: `points_in_camera`.
+Measurements are of four kinds: a click (a landmark is at a pixel), a depth pixel (a measured point lies on the plane of the surface that
+the pixel shows), an outline or edge pixel (a point of the robot's outline lies on the outline of a given mask, on an edge of the
+photograph). All need the same thing, the position of a point of the robot in the camera and its derivative with respect to the unknowns of
+that frame: `points_in_camera`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from annotators.anchor_state import Problem, State, configuration, logarithm, me
 from dataengine.geometry import se3
 
 Array = np.ndarray
+LINES = ("outline", "edge")
+"""Kinds that tell where a point is across a line only."""
 NEAR_M = 0.05
 """Points nearer than this are projected as if they were here, which keeps those behind the camera finite."""
 INTRINSICS_SIGMA = (0.03, 10.0, 10.0)
@@ -27,8 +30,8 @@ class Measurements:
     """n measurements of one kind. `weight` (n,) multiplies the squared residual; 0 switches a measurement off.
 
     `slot`, `link` (n,), `offset_m` (n, 3): which point of the robot. `sigma` (n,): pixels, or metres for depth.
-    click: `target` (n, 2) pixel. outline: `target` and its unit `normal` (n, 2). depth: `target` (n, 3) is the measured point in
-    the camera, uncorrected, and `normal` (n, 3) the surface normal in the link's frame.
+    click: `target` (n, 2) pixel. outline (of a given mask) and edge (of the photograph): `target` and its unit `normal` (n, 2).
+    depth: `target` (n, 3) is the measured point in the camera, uncorrected, and `normal` (n, 3) the surface normal in the link's frame.
     """
 
     kind: str
@@ -115,7 +118,7 @@ def residual_values(problem: Problem, state: State, T_cam_link: Array, m: Measur
         normal = np.einsum("nij,nj->ni", pose[:, :3, :3], m.normal)
         return (np.einsum("ni,ni->n", normal, x - _true_point(state, m)) / m.sigma)[:, None]
     r = _pixels(state.K, x) - m.target
-    r = np.einsum("ni,ni->n", m.normal, r)[:, None] if m.kind == "outline" else r
+    r = np.einsum("ni,ni->n", m.normal, r)[:, None] if m.kind in LINES else r
     return r / m.sigma[:, None]
 
 
@@ -130,7 +133,7 @@ def residuals(problem: Problem, state: State, arm: Kinematics, m: Measurements) 
     J[:, :, 10 + D] += uv - state.K[:2, 2]
     J[:, 0, 11 + D] += 1
     J[:, 1, 12 + D] += 1
-    if m.kind == "outline":
+    if m.kind in LINES:
         r, J = np.einsum("ni,ni->n", m.normal, r)[:, None], np.einsum("ni,nij->nj", m.normal, J)[:, None]
     return r / m.sigma[:, None], J / m.sigma[:, None, None]
 

@@ -116,7 +116,7 @@ def wrong_focal(log_change: float, sigma: float, focal_px: float) -> str | None:
         return None
     return (
         f"the pictures fit a focal length {100 * np.expm1(log_change):+.1f} % (± {100 * sigma:.1f} %) from the given {focal_px:.1f} px; "
-        "is K of this camera, this zoom and this resolution?"
+        "is K of this camera, zoom and resolution, and is the lens's distortion given?"
     )
 
 

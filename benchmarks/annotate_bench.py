@@ -69,7 +69,7 @@ def main() -> None:
         if "DATAENGINE_CAPTURES" in os.environ:
             from benchmarks.annotate.real import measure_real
 
-            results["real"] = measure_real()
+            results["real"] = measure_real(given.work / "real")
         data.write_text(json.dumps(results, indent=1) + "\n")
     PAGE.write_text(page(results))
 

@@ -175,5 +175,6 @@ def _refusals(clips: Sequence[Clip]) -> str:
 def _real(real: dict[str, Any]) -> str:
     if not real:
         return ""
-    lines = [f"| {name} | {must} | {value} | {'met' if met else '**missed**'} |\n" for name, must, value, met in real["rows"]]
+    word = {True: "met", False: "**missed**", None: ""}
+    lines = [f"| {name} | {must} | {value} | {word[met]} |\n" for name, must, value, met in real["rows"]]
     return "## Real captures\n\n" + real.get("note", "") + "\n\n| measure | must | measured | |\n|---|---|---|---|\n" + "".join(lines)
