@@ -64,6 +64,14 @@ def test_what_is_not_measured_is_said() -> None:
     assert "not yet measured" in page({})
 
 
+def test_points_placed_by_eye_are_told_apart() -> None:
+    rows = met_rows()
+    assert "placed by eye" in page(rows) and "With it" not in page(rows)
+    eye = {f"panda15, {fov}": auc for fov, auc in zip(FOVS, (89.0, 87.0, 81.0), strict=True)}
+    rows["keypoints"] = levels("keypoints", eye, median_mm=9.5, bound_median_mm=9.3)
+    assert "89.0 / 87.0 / 81.0, median 9.5 / 9.5 / 9.5 mm: missed, where its own bound has medians of 9.3 / 9.3 / 9.3 mm." in page(rows)
+
+
 @pytest.mark.parametrize(
     ("row", "path", "value", "measure"),
     [
