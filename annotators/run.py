@@ -63,7 +63,7 @@ def cameras(capture: Capture, ingested: Ingest, out: Path, seed: int, bars: Bars
     from annotators.sfm import solve_cameras
 
     second = "" if posed is None else "second pass"
-    key = key_of("track 2", ingested.key, list(ingested.static), seed, *([] if posed is None else [posed.joints_rad, posed.T_world_base]))
+    key = key_of("track 3", ingested.key, list(ingested.static), seed, *([] if posed is None else [posed.joints_rad, posed.T_world_base]))
     folder = out / ("sfm" if posed is None else "sfm2")
     shares: dict[str, float] = {}
     with bars.task(f"camera poses {second}".strip(), 100) as step:
@@ -78,7 +78,7 @@ def cameras(capture: Capture, ingested: Ingest, out: Path, seed: int, bars: Bars
 
         track = once(folder / "track.npz", key, CameraTrack, solve)
     if track.refusal is not None:
-        raise CaptureError(f"{capture.name}: {track.refusal}")
+        raise CaptureError(f"{capture.name}: {'; '.join([track.refusal, *(flag.text for flag in track.flags)])}")
     return track, key
 
 

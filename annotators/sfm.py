@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ __all__ = ["SfmError", "solve_cameras"]
 MAPPERS = ("auto", "incremental", "global")
 FEATURE_TYPES = ("sift",)
 """The learned features that the library lists need a build with ONNX; without it choosing one aborts the process."""
-_LAYOUT = 2  # raise it when a stage's files change meaning
+_LAYOUT = 3  # raise it when a stage's files change meaning
 _LOCK_WAIT_S = 20.0
 Progress = Callable[[str, float], None]
 
@@ -208,7 +209,7 @@ def _to_track(
     """From views to frames; first posed camera = world, median depth = 1."""
     mapper = str(data.get("mapper", "none"))
     if str(data["refusal"]):
-        return refused(capture, static, str(data["refusal"]), mapper)
+        return replace(refused(capture, static, str(data["refusal"]), mapper), flags=_doubts(data))
     order = np.argsort(data["views"])
     numbers, T, covariance = data["views"][order], data["T_world_cam"][order], data["covariance"][order]
     first = se3.inverse(T[0])
@@ -238,5 +239,9 @@ def _to_track(
         float(data["mean_reprojection_px"]),
         mapper,
         json.loads(str(data["cross_check"])),
-        flags=tuple(Flag(kind, text) for kind, text in json.loads(str(data["doubts"])).items()),
+        flags=_doubts(data),
     )
+
+
+def _doubts(data: dict[str, np.ndarray]) -> tuple[Flag, ...]:
+    return tuple(Flag(kind, text) for kind, text in json.loads(str(data.get("doubts", "{}"))).items())

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def solve(job: Job) -> None:
             angles = sfm_checks.triangulation_angles_deg(model.T_world_cam, model.points, model.obs_point, model.obs_pose)
             refusal = sfm_checks.refuse_model(len(model.views), len(job.keyframes), angles, parallax)
         if refusal or model is None:
-            return save(job, {"refusal": refusal or "", "mapper": name})
+            wrong = focal_doubt(job, features, model, measured(features, model)) if model is not None else {}
+            return save(job, {"refusal": refusal or "", "mapper": name, "doubts": json.dumps(wrong)})
         pose_rest_and_save(job, features, name, model, cross_check(models, name))
     finally:
         features.close()
@@ -203,18 +205,9 @@ def cross_check(models: dict[str, Model | None], chosen: str) -> dict[str, float
 
 def pose_rest_and_save(job: Job, features: Features, name: str, model: Model, cross: dict[str, float]) -> None:
     """Covariances of the keyframes, absolute poses of the other views, all into the track file."""
-    uv = np.empty((len(model.obs_pose), 2))
-    for pose, view in enumerate(model.views):
-        here = model.obs_pose == pose
-        uv[here] = features.keypoints(int(view))[model.obs_keypoint[here]]
-    straight = features.rays(uv)[:, :2] @ job.K[:2, :2].T + job.K[:2, 2]
-    predicted, _, _ = sfm_covariance.jacobians(np.eye(3), model.T_world_cam[model.obs_pose], model.points[model.obs_point])
-    residual = np.asarray(features.camera.img_from_cam(np.concatenate([predicted, np.ones((len(uv), 1))], -1)), float) - uv
-    sigma = sfm_covariance.residual_sigma_px(residual, 6 * len(model.views) + 3 * len(model.points))
-    lasting = sfm_covariance.correlation_in_tracks(residual, model.obs_point, model.obs_pose)
-    shared = sfm_covariance.correlation_in_pictures(residual, model.obs_pose, uv, 0.08 * float(uv[:, 0].max()))
-    cross = {**cross, "noise_px": float(sigma), "shared_errors": lasting * shared}
-    sigma *= np.sqrt(lasting * shared)
+    seen = measured(features, model)
+    uv, sigma = seen.uv_px, seen.sigma_px
+    cross = {**cross, "noise_px": seen.noise_px, "shared_errors": seen.shared}
     total, structure = sfm_covariance.bundle_covariance(job.K, model.T_world_cam, model.points, model.obs_point, model.obs_pose, sigma)
     rows = [(int(v), model.T_world_cam[k], total[k]) for k, v in enumerate(model.views)]
     observed = [np.column_stack([model.obs_point, model.views[model.obs_pose]])]
@@ -235,21 +228,57 @@ def pose_rest_and_save(job: Job, features: Features, name: str, model: Model, cr
             "points": model.points,
             "obs": np.concatenate(observed),
             "obs_uv_px": np.concatenate(pixels) - sfm_colmap.PIXEL_CENTRE_PX,
-            "mean_reprojection_px": float(np.linalg.norm(residual, axis=1).mean()),
+            "mean_reprojection_px": float(np.linalg.norm(seen.residual_px, axis=1).mean()),
             "cross_check": json.dumps(cross),
-            "doubts": json.dumps(doubts(job, model, np.concatenate(observed), straight, sigma)),
+            "doubts": json.dumps({**texture_doubt(np.concatenate(observed)), **focal_doubt(job, features, model, seen)}),
         },
     )
 
 
-def doubts(job: Job, model: Model, observed: NDArray[np.int64], uv_px: NDArray[np.float64], sigma_px: float) -> dict[str, str]:
-    """Kind → text of what makes the poses doubtful. `observed` (point, view) of all posed views, `uv_px` the keyframes' undistorted."""
-    focal = sfm_covariance.focal_correction(job.K, model.T_world_cam, model.points, model.obs_point, model.obs_pose, uv_px, sigma_px)
-    told = {
-        "texture": sfm_checks.weak_texture(np.unique(observed[:, 1], return_counts=True)[1]),
-        "intrinsics": sfm_checks.wrong_focal(*focal, float(job.K[0, 0])),
-    }
-    return {kind: text for kind, text in told.items() if text is not None}
+@dataclass(frozen=True)
+class Measured:
+    """The keyframes' observations: pixels (O, 2), residuals (O, 2), noise of one coordinate, the factor by which shared errors raise
+    variances."""
+
+    uv_px: NDArray[np.float64]
+    residual_px: NDArray[np.float64]
+    noise_px: float
+    shared: float
+
+    @property
+    def sigma_px(self) -> float:
+        """Noise that, taken as independent, gives honest variances."""
+        return self.noise_px * float(np.sqrt(self.shared))
+
+
+def measured(features: Features, model: Model) -> Measured:
+    """What the model's keyframes saw, and how well it fits."""
+    uv = np.empty((len(model.obs_pose), 2))
+    for pose, view in enumerate(model.views):
+        here = model.obs_pose == pose
+        uv[here] = features.keypoints(int(view))[model.obs_keypoint[here]]
+    predicted, _, _ = sfm_covariance.jacobians(np.eye(3), model.T_world_cam[model.obs_pose], model.points[model.obs_point])
+    residual = np.asarray(features.camera.img_from_cam(np.concatenate([predicted, np.ones((len(uv), 1))], -1)), float) - uv
+    noise = sfm_covariance.residual_sigma_px(residual, 6 * len(model.views) + 3 * len(model.points))
+    lasting = sfm_covariance.correlation_in_tracks(residual, model.obs_point, model.obs_pose)
+    shared = sfm_covariance.correlation_in_pictures(residual, model.obs_pose, uv, 0.08 * float(uv[:, 0].max()))
+    return Measured(uv, residual, float(noise), float(lasting * shared))
+
+
+def texture_doubt(observed: NDArray[np.int64]) -> dict[str, str]:
+    """`texture` and the reason, where few points carry the poses. `observed` (point, view) of all posed views."""
+    told = sfm_checks.weak_texture(np.unique(observed[:, 1], return_counts=True)[1])
+    return {} if told is None else {"texture": told}
+
+
+def focal_doubt(job: Job, features: Features, model: Model, seen: Measured) -> dict[str, str]:
+    """`intrinsics` and the reason, where the pictures ask for another focal length."""
+    straight = features.rays(seen.uv_px)[:, :2] @ job.K[:2, :2].T + job.K[:2, 2]
+    focal = sfm_covariance.focal_correction(
+        job.K, model.T_world_cam, model.points, model.obs_point, model.obs_pose, straight, seen.sigma_px
+    )
+    told = sfm_checks.wrong_focal(*focal, float(job.K[0, 0]))
+    return {} if told is None else {"intrinsics": told}
 
 
 def rest_poses(job: Job, features: Features, model: Model, structure: NDArray[np.float64], sigma_px: float):

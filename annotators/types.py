@@ -87,7 +87,7 @@ class CameraTrack:
     """Disagreement with the other mapper: median relative translation (share of path) and rotation (degrees)."""
     refusal: str | None = None
     flags: tuple[Flag, ...] = ()
-    """What is doubtful about poses that are there: `texture`, `intrinsics`."""
+    """What is doubtful about the poses, or may be why there are none: `texture`, `intrinsics`."""
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,9 @@ def _one_fault(fault: str, path: Path, track: CameraTrack, clicks: list[Click], 
     if fault in ("weak_texture", "wrong_K"):
         track = solve_cameras(capture, scratch / f"sfm_{fault}", static_segments(capture), None, "global")
         if track.refusal is not None:
-            kind = "texture" if "texture" in track.refusal else "refused"
-            return {"refusal": track.refusal, "flags": [{"kind": kind, "text": track.refusal}]}
+            flags = [{"kind": flag.kind, "text": flag.text} for flag in track.flags]
+            flags += [{"kind": "texture", "text": track.refusal}] if "texture" in track.refusal else []
+            return {"refusal": track.refusal, "flags": flags}
         clicks = [click for click in clicks if track.posed[click.frame]]
     try:
         return score(solve(capture, track, clicks, options), track, read_truth(path.parent))

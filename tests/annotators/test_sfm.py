@@ -1,6 +1,7 @@
 """Camera poses from pictures of an exactly known corner; refusals; kills; the same result twice."""
 
 import fcntl
+import json
 import re
 from dataclasses import replace
 
@@ -147,6 +148,13 @@ def test_a_focal_length_of_another_zoom_is_flagged(corner, tmp_path):
     assert [flag.kind for flag in track.flags] == ["intrinsics"]
     change = re.search(r"length ([-+.\d]+) %", track.flags[0].text)
     assert change is not None and float(change[1]) == pytest.approx(100 * (1 / 1.06 - 1), abs=2.5)  # one step of a curved way
+
+
+def test_a_refusal_keeps_the_doubt_that_may_explain_it(corner):
+    data = {"mapper": "global", "refusal": "baseline too small", "doubts": json.dumps({"intrinsics": "another focal length"})}
+    track = sfm._to_track(scene.capture(corner[1]), [(k, k + 1) for k in range(7)], (), {k: np.array(v) for k, v in data.items()})
+    assert track.refusal == "baseline too small"
+    assert [(flag.kind, flag.text) for flag in track.flags] == [("intrinsics", "another focal length")]
 
 
 def test_faint_texture_is_flagged_where_it_can_be_solved(tmp_path):
