@@ -13,7 +13,9 @@ Clip = dict[str, Any]
 INTRODUCTION = (
     "Made by `make bench-annotate`. Rendered captures of 36 frames with exact truth, ten clicked frames, every visible landmark clicked "
     "with 2 px of noise by a program; no masks are given. The baseline is the first-frame method (`annotators/baseline.py`) on the same "
-    "captures, camera poses and clicks; it uses the depth for its scale, ours in the rows marked RGB only does not. "
+    "captures, camera poses and clicks; it uses the depth for its scale, ours in the rows marked RGB only does not. Ours also compares the "
+    "robot's outline with the edges of the photographs; in a rendering the outline is exactly that of the CAD model, which no real robot's "
+    "is. A fault counts as flagged when the flag meant for it is raised; others may come along. "
 )
 
 
