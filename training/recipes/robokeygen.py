@@ -130,6 +130,12 @@ def _named(progress: Progress, name: str) -> Callable[[int, Mapping[str, float]]
 def summary(results: Mapping[str, Result]) -> dict[str, Any]:
     """JSON of what was trained."""
     return {
-        name: {"steps": r.steps, "ran": r.ran, "seconds": round(r.seconds, 1), "checkpoint": r.checkpoint and str(r.checkpoint), **r.metrics}
+        name: {
+            "steps": r.steps,
+            "ran": r.ran,
+            "seconds": round(r.seconds, 1),
+            "checkpoint": r.checkpoint and str(r.checkpoint),
+            **r.metrics,
+        }
         for name, r in results.items()
     }
