@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from annotators.anchor_state import AnchorOptions
-from annotators.app.solving import anchor_questions
+from annotators.session import LiveAnchor
 from annotators.types import CameraTrack, Click, JointLog
 from dataengine.geometry import se3
 from tests.annotators.staged import Staged
@@ -26,20 +26,20 @@ def test_eight_clicks_of_one_frame_place_the_robot(render_tiny):
         nothing, np.zeros((0, 2)), 0.0, "none",
     )  # fmt: skip
     # As `annotate --ui` solves while clicking. Edges of a picture 160 pixels wide are good to half a pixel, 6 mm here.
-    solve, suggest = anchor_questions(capture, track, AnchorOptions(use_depth=False, use_masks=False, use_edges=False))
+    live = LiveAnchor(capture, track, AnchorOptions(use_depth=False, use_masks=False, use_edges=False))
     width, height = capture.size
     inside = [(n, uv) for n, uv in staged.pixels(0).items() if 0 < uv[0] < width - 1 and 0 < uv[1] < height - 1]
     clicks = tuple(Click(0, name, uv) for name, uv in inside[:8])
-    solution = solve(clicks)
+    solution = live.solve(clicks)
     T_cam_base = se3.inverse(solution.T_world_cam[0]) @ solution.T_world_base[0]
     error = se3.inverse(staged.row(0)["T_cam_base"]) @ T_cam_base
     assert np.linalg.norm(error[:3, 3]) < 1e-3
     assert np.rad2deg(np.arccos(np.clip((np.trace(error[:3, :3]) - 1) / 2, -1, 1))) < 0.2
-    hint = suggest(clicks)
+    hint = live.suggest(clicks)
     assert hint is not None
     assert (hint.frame, hint.landmark) not in {(c.frame, c.landmark) for c in clicks}
     assert 0 < hint.expected_sd_m < hint.present_sd_m
     more = (*clicks, Click(hint.frame, hint.landmark, staged.pixels(hint.frame)[hint.landmark]))
-    solve(more)
-    after = suggest(more)
+    live.solve(more)
+    after = live.suggest(more)
     assert after is not None and after.present_sd_m < hint.present_sd_m
