@@ -9,6 +9,7 @@ import torch
 from dataengine.errors import DataEngineError, unknown_name
 from dataengine.record.video import Names
 from dataengine.store.catalogue import Catalogue, Clip, open_catalogue
+from dataengine.store.repository import open_repository
 from training.data import Loader, Tensors
 from training.errors import TrainingError
 
@@ -30,6 +31,11 @@ def open_frames(location: str | Path | Catalogue, split: str | None = None, clip
                 f"render with --set modalities=[{','.join(IMAGES)}] or more"
             )
     return catalogue
+
+
+def has_split(location: str, split: str) -> bool:
+    """Whether a dataset has any video in this split; small ones often have no other than `train`. Raises StoreError."""
+    return bool(open_repository(location).manifest()["splits"].get(split))
 
 
 def stored_names(catalogue: Catalogue) -> Names:

@@ -128,6 +128,13 @@ def test_the_loop_trains_it_and_goes_on_bit_by_bit(dataset: Path, tmp_path: Path
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_dataset_that_keeps_nothing_back_trains_all_the_same(dataset: Path, tmp_path: Path) -> None:
+    """Four videos of `hello` are all in `train`: an hour's work must not end at the first look at `val`."""
+    config = small_config(dataset, 4)
+    task = replace(config.task, validation="kept back")
+    assert train(DetectorRecipe(task), replace(config, task=task), tmp_path / "run").metrics == {"frames": 0.0}
+
+
 def test_another_keypoint_set_does_not_go_on_from_a_checkpoint(dataset: Path, tmp_path: Path) -> None:
     config = small_config(dataset, 2)
     train(DetectorRecipe(config.task), config, tmp_path)

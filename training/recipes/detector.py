@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from training.config import Config, LoopConfig, OptimConfig
 from training.detector import Detector, DetectorConfig, detection_errors, detection_loss, fit_calibration
-from training.detector_data import FrameBatches, keypoint_rows, open_frames, read_frames, stored_names
+from training.detector_data import FrameBatches, has_split, keypoint_rows, open_frames, read_frames, stored_names
 from training.distributed import Ranks
 from training.models.backbone import EncoderShape
 from training.models.mask_head import intersection_over_union
@@ -18,7 +18,8 @@ from training.views import PLAIN, ViewDraw, draw_views
 
 @dataclass(frozen=True)
 class DetectorTask:
-    """``data``: datasets; ``split``: trained on ("" for all); ``validation``: split measured on ("" for none), up to ``frames``."""
+    """``data``: datasets; ``split``: trained on ("" for all); ``validation``: split measured on ("" for none), up to ``frames``, of the
+    first dataset that has it."""
 
     data: tuple[str, ...] = ()
     split: str = "train"
@@ -68,15 +69,21 @@ class DetectorRecipe:
         return parts.pop("loss"), parts
 
     def validate(self, model: nn.Module, ranks: Ranks) -> dict[str, float]:
-        """On crops around the true robot, without a prior. Fits the model's covariance calibration on the way."""
+        """On crops around the true robot, without a prior. Fits the model's covariance calibration on the way.
+
+        A few videos may all be in the split that is trained on: then nothing is measured, and `frames` 0 says so.
+        """
         if not self.task.validation:
             return {}
+        kept_back = [d for d in self.task.data if has_split(d, self.task.validation)]
+        if not kept_back:
+            return {"frames": 0.0}
         if self._validation is None:
-            self._validation = self._kept_back()
+            self._validation = self._kept_back(kept_back[0])
         return measure_crops(model, self._validation, self.task.detector, ranks.device)
 
-    def _kept_back(self) -> dict[str, Tensor]:
-        catalogue = open_frames(self.task.data[0], self.task.validation)
+    def _kept_back(self, location: str) -> dict[str, Tensor]:
+        catalogue = open_frames(location, self.task.validation)
         rows = keypoint_rows(stored_names(catalogue), self.task.detector.keypoint_set, self._probe.robot)
         return read_frames(catalogue, rows, self.task.frames)
 
