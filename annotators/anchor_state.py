@@ -57,6 +57,11 @@ class AnchorOptions:
     seed: int = 0
 
 
+def clicks_alone(options: AnchorOptions) -> AnchorOptions:
+    """The same without depth, masks and edges: quick, and surfaces would hide what a click does."""
+    return replace(options, use_depth=False, use_masks=False, use_edges=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Slots:
     """The frames that take part: F slots. `segment` is the index of the base pose that holds in a slot."""

@@ -18,7 +18,7 @@ from annotators.anchor_optimise import minimise
 from annotators.anchor_posterior import output_keypoints
 from annotators.anchor_scale import depth_scale
 from annotators.anchor_start import pnp, starts
-from annotators.anchor_state import AnchorOptions, configuration, joints_at, metric_cameras
+from annotators.anchor_state import AnchorOptions, clicks_alone, configuration, joints_at, metric_cameras
 from annotators.types import Array, CameraTrack, Capture, Click
 from dataengine.errors import DataEngineError
 from dataengine.geometry import se3
@@ -54,14 +54,14 @@ def first_frame_solve(capture: Capture, track: CameraTrack, clicks: Sequence[Cli
     T_world_base = cameras[first] @ T_cam_base
     times = capture.times_s.astype(float)
     q = np.tile(q_first, (len(times), 1)) if capture.joints is None else joints_at(capture.joints, times)[0]
-    model = gather(capture, track, mine, AnchorOptions(use_depth=False, use_masks=False), None).model
+    model = gather(capture, track, mine, clicks_alone(AnchorOptions()), None).model
     points = output_keypoints(model).positions((se3.inverse(cameras) @ T_world_base)[:, None] @ forward_kinematics(model, q))
     return BaselineSolution(scale, cameras, T_world_base, q, points)
 
 
 def _known(capture: Capture, track: CameraTrack, clicks: list[Click], frame: int) -> tuple[Array, Array]:
     assert capture.joints is not None
-    inputs = gather(capture, track, clicks, AnchorOptions(use_depth=False, use_masks=False), None)
+    inputs = gather(capture, track, clicks, clicks_alone(AnchorOptions()), None)
     rows = table(inputs, choose_slots(inputs))
     q = joints_at(capture.joints, capture.times_s[[frame]].astype(float))[0][0]
     found = pnp(inputs.landmarks.positions(forward_kinematics(inputs.model, q))[rows.row], rows.uv_px, capture.K)
@@ -73,7 +73,7 @@ def _known(capture: Capture, track: CameraTrack, clicks: list[Click], frame: int
 def _unknown(capture: Capture, track: CameraTrack, clicks: list[Click]) -> tuple[Array, Array]:
     """Base and joints from one frame: the best of several descents."""
     still = replace(track, T_world_cam=np.where(track.posed[:, None, None], np.eye(4), np.nan))
-    inputs = gather(capture, still, clicks, AnchorOptions(use_depth=False, use_masks=False), None)
+    inputs = gather(capture, still, clicks, clicks_alone(AnchorOptions()), None)
     slots = choose_slots(inputs)
     problem, measured = make_problem(inputs, slots, "constant"), click_measurements(inputs, slots)
     best = None

@@ -109,6 +109,7 @@ def solution(
 ) -> tuple[Solution, dict[str, Any], str]:
     """The anchor solve and how far it moves when clicks are left out."""
     from annotators.anchor import solve
+    from annotators.anchor_state import clicks_alone
     from annotators.spreads import leave_one_out, odd_even
 
     options, told = options_of(spec), told_joints(spec, capture)
@@ -119,9 +120,7 @@ def solution(
         found = once(path, key, Solution, lambda: solve(told, track, clicks, options))
         spreads = load_json(out / "stages" / "spreads.json", key)
         if spreads is None:
-            by_clicks = dataclasses.replace(
-                options, use_depth=False, use_masks=False, use_edges=False
-            )  # quick, and surfaces would hide what a click does
+            by_clicks = clicks_alone(options)
             spreads = {
                 "odd_even": odd_even(lambda some: solve(told, track, some, options), clicks),
                 "leave_one_out": leave_one_out(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from annotators.anchor import Inputs, Solved, finish, gather, solve_inputs
-from annotators.anchor_state import AnchorOptions
+from annotators.anchor_state import AnchorOptions, clicks_alone
 from annotators.landmarks import landmarks
 from annotators.next_click import NextClick, next_best_click
 from annotators.types import CameraTrack, Capture, Click, Solution
@@ -45,6 +44,5 @@ def click_in_browser(
     """
     from annotators.app.main import run_app
 
-    quick = dataclasses.replace(options, use_depth=False, use_masks=False, use_edges=False)
-    anchor = LiveAnchor(capture, track, quick)
+    anchor = LiveAnchor(capture, track, clicks_alone(options))
     run_app(capture, landmarks(load_robot(capture.robot)), anchor.solve, anchor.suggest, folder, port=port, first_clicks=first)

@@ -152,20 +152,19 @@ class Batches:
 
     def read_each(self, epoch: int, steps: Sequence[tuple[int, int]]) -> Iterator[Batch]:
         """This rank's share of each step, in order. From a bucket, the next ones travel while one is decoded and used."""
-        done: Future = Future()
-        done.set_result(None)
         if not any(c.remote for c in self.catalogues):
             for step in steps:
                 yield self.read(epoch, *self.share(*step))
             return
         self._own()
         with ThreadPoolExecutor(AHEAD) as couriers:
-            coming: deque[Future] = deque()
+            coming: deque[Future | None] = deque()  # None: nothing lacked
             for k, step in enumerate(steps):
                 for later in steps[k + len(coming) : k + AHEAD]:
                     lacking = self._lacking(*self.order.take(epoch, *self.share(*later)))
-                    coming.append(couriers.submit(self._fetch, lacking) if lacking else done)
-                coming.popleft().result()
+                    coming.append(couriers.submit(self._fetch, lacking) if lacking else None)
+                if (fetched := coming.popleft()) is not None:
+                    fetched.result()
                 yield self.read(epoch, *self.share(*step))
 
     def after(self, epoch: int, stop: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotators.anchor_state import AnchorOptions
+from annotators.anchor_state import AnchorOptions, clicks_alone
 from annotators.session import LiveAnchor
 from annotators.types import CameraTrack, Click, JointLog
 from dataengine.geometry import se3
@@ -26,7 +26,7 @@ def test_eight_clicks_of_one_frame_place_the_robot(render_tiny):
         nothing, np.zeros((0, 2)), 0.0, "none",
     )  # fmt: skip
     # As `annotate --ui` solves while clicking. Edges of a picture 160 pixels wide are good to half a pixel, 6 mm here.
-    live = LiveAnchor(capture, track, AnchorOptions(use_depth=False, use_masks=False, use_edges=False))
+    live = LiveAnchor(capture, track, clicks_alone(AnchorOptions()))
     width, height = capture.size
     inside = [(n, uv) for n, uv in staged.pixels(0).items() if 0 < uv[0] < width - 1 and 0 < uv[1] < height - 1]
     clicks = tuple(Click(0, name, uv) for name, uv in inside[:8])
