@@ -124,9 +124,9 @@ class Zygote:
         try:
             return self._attempt(request, wall_s, memory_mb)
         except _Died:
+            message = self._cause_of_death()
             self._stop()
-            wall_s = time.monotonic() - started
-            return Outcome("killed", None, "the worker process was killed from outside", log_tail=self._tail(), wall_s=wall_s)
+            return Outcome("killed", None, message, log_tail=self._tail(), wall_s=time.monotonic() - started)
 
     def kill(self) -> None:
         """SIGKILL the zygote, and with it its fork; safe from another thread. The next `run` starts a new one."""
@@ -246,6 +246,19 @@ class Zygote:
             return Exit.from_buffer_copy(_exactly(control, ctypes.sizeof(Exit)))
         except OSError as e:
             raise _Died from e
+
+    def _cause_of_death(self) -> str:
+        """One line on a zygote that went away; it is killed where it only fell silent."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(_TICK_S)
+        except subprocess.TimeoutExpired:
+            return "the worker process fell silent and was ended"
+        return (
+            f"the worker process was killed from outside ({signal.Signals(-code).name})"
+            if code < 0
+            else f"the worker process ended (exit code {code})"
+        )
 
     def _require_control(self) -> socket.socket:
         if self._control is None:

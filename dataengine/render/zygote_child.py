@@ -161,7 +161,8 @@ class _Nursery:
 
     Anything that Python allocates and frees in another order permutes its free lists, and the next fork starts with
     other addresses. So all buffers and argument tuples exist beforehand, results are small cached integers, and the
-    process id travels inside buffers only. `fork` is the C library's: Python's own runs hooks in the parent.
+    process id travels inside buffers; only `fork` returns one, which is freed again before anything else is allocated.
+    `fork` is the C library's: Python's own runs hooks in the parent.
     """
 
     def __init__(self, control_fd: int) -> None:
@@ -175,7 +176,7 @@ class _Nursery:
         pid = ctypes.c_int.from_buffer(self.command, Command.pid.offset)
         self.keep = vector, fd, pid
         self.fork, self.wait4, self.close = libc.fork, libc.wait4, libc.close
-        self.fork.restype = ctypes.c_bool
+        self.fork.restype = ctypes.c_int  # a process id; c_bool looks at its lowest byte only, 0 for every 256th child
         self.wait4.restype = self.close.restype = None
         self.receive, self.send = libc.recvmsg, libc.send
         self.receive_arguments = fd, ctypes.pointer(self.message), ctypes.c_int(socket.MSG_WAITALL)

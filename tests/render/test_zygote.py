@@ -178,6 +178,14 @@ def test_killed_zygote_is_replaced(zygote):
     assert zygote.run({"action": "who"}, *LIMITS).result["zygote"] == zygote.pid != before
 
 
+def test_a_zygote_forks_past_every_process_id(zygote):
+    """As many forks as the lowest byte of a process id has values: no id is taken for "you are the child"."""
+    first = zygote.run({"action": "who"}, *LIMITS).result["zygote"]
+    for _ in range(300):
+        outcome = zygote.run({"action": "who"}, *LIMITS)
+        assert (outcome.status, outcome.result["zygote"]) == ("ok", first), outcome
+
+
 def test_abort_from_another_thread_ends_a_run(zygote):
     with Zygote(RECIPE) as z:
         threading.Timer(0.3, z.abort).start()
