@@ -16,17 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from annotators import anchor_scale, anchor_start, audit, audit_base, audit_intrinsics, audit_scene
-from annotators.anchor_inputs import (
-    MIN_CLICKS,
-    Inputs,
-    choose_slots,
-    click_measurements,
-    gather,
-    make_problem,
-    slot_images,
-    surface_start_data,
-    table,
-)
+from annotators.anchor_icp import surface_starts
+from annotators.anchor_inputs import Inputs, choose_slots, click_measurements, gather, make_problem, slot_images, surface_start_data, table
 from annotators.anchor_optimise import click_chi2, click_inliers, minimise, reweigh, solve_clicks
 from annotators.anchor_posterior import FullTrack, covariance, full_track, interpolate, output_keypoints
 from annotators.anchor_state import AnchorOptions, JointMode, Problem, State, joints_at, metric_cameras
@@ -90,8 +81,7 @@ def solve_inputs(inputs: Inputs) -> tuple[Solved, tuple[Flag, ...]]:
         candidate = solve_mode(inputs, mode, mode != modes[-1])
         if candidate is None:
             continue
-        if not len(candidate.clicks.slot):  # only masks can tell
-            candidate = _redraw(inputs, candidate) if mode == "per_frame" else candidate
+        if not inputs.clicks_suffice:  # only masks can tell
             covered = overlap(inputs, candidate)
             if best is None or covered > best_overlap + OVERLAP_GAIN:
                 best, best_overlap = candidate, covered
@@ -111,44 +101,65 @@ def solve_inputs(inputs: Inputs) -> tuple[Solved, tuple[Flag, ...]]:
         raise DataEngineError(
             f"{inputs.capture.name}: no pose of the robot agrees with the clicks; check the landmarks' names, or click one frame fully"
         )
-    if len(best.clicks.slot) and not best.surfaces:
-        best = with_surfaces(inputs, best.problem, best.state, best.clicks)
+    if not best.surfaces:
+        best = with_surfaces(inputs, best.problem, best.state, best.clicks, inputs.clicks_suffice)
     flags += audit.joint_flags(inputs, modes[0], best)
     return best, tuple(flags)
 
 
 def solve_mode(inputs: Inputs, mode: JointMode, others_follow: bool = False) -> Solved | None:
-    """Solve with the joints known in one way; None where no start agrees with the data. A misfit is not refined if `others_follow`."""
+    """Solve with the joints known in one way; None where no start agrees with the data. A misfit is not refined if `others_follow`.
+
+    Clicks start where there are enough. Few of them agree with poses that no mask does: then the surfaces start.
+    """
+    by_clicks = _solve_from(inputs, mode, True, others_follow) if inputs.clicks_suffice else None
+    if not inputs.surfaces_suffice or (by_clicks is not None and (not by_clicks.surfaces or overlap(inputs, by_clicks) > GOOD_OVERLAP)):
+        return by_clicks
+    by_surfaces = _solve_from(inputs, mode, False, others_follow)
+    both = [solved for solved in (by_clicks, by_surfaces) if solved is not None]
+    return max(both, key=lambda solved: overlap(inputs, solved), default=None)
+
+
+def _solve_from(inputs: Inputs, mode: JointMode, by_clicks: bool, others_follow: bool) -> Solved | None:
+    """Solve from starts that clicks give, or that surfaces give."""
     slots = choose_slots(inputs)
     problem = make_problem(inputs, slots, mode)
     clicks = click_measurements(inputs, slots)
+    if not by_clicks:
+        state = next(iter(_surface_states(inputs, problem)), None)
+        solved = None if state is None else with_surfaces(inputs, problem, state, clicks, False)
+        return _redraw(inputs, solved) if solved is not None and mode == "per_frame" else solved
     best: tuple[float, State, Measurements] | None = None
-    for start in _starts(inputs, problem, 1 if others_follow or mode in ("known", "offset") else ROUNDS):
-        state, weighed = solve_clicks(problem, start, clicks, [], 30.0) if len(clicks.slot) else (start, clicks)
-        if mode == "per_frame" and len(clicks.slot):
+    for start in _click_states(inputs, problem, 1 if others_follow or mode in ("known", "offset") else ROUNDS):
+        state, weighed = solve_clicks(problem, start, clicks, [], 30.0)
+        if mode == "per_frame":
             state, weighed = _rescue(inputs, problem, state, weighed)
-        cost = float(np.sum(np.minimum(click_chi2(problem, state, clicks), 20.0))) if len(clicks.slot) else 0.0
+        cost = float(np.sum(np.minimum(click_chi2(problem, state, clicks), 20.0)))
         if best is None or cost < best[0]:
             best = (cost, state, weighed)
-        if cost <= GOOD_CHI2 * max(len(clicks.slot), 1):
+        if cost <= GOOD_CHI2 * len(clicks.slot):
             break
     if best is None:
         return None
     draft = Solved(problem, best[1], best[2], (), np.zeros((0, 0)))
     if others_follow and not audit.fits(draft):
         return replace(draft, covariance=covariance(problem, best[1], [best[2]]))  # another mode is tried: no surfaces yet
-    return with_surfaces(inputs, problem, best[1], best[2])
+    return with_surfaces(inputs, problem, best[1], best[2], True)
 
 
-def _starts(inputs: Inputs, problem: Problem, rounds: int) -> Iterator[State]:
+def _click_states(inputs: Inputs, problem: Problem, rounds: int) -> Iterator[State]:
     """States to descend from, drawn anew every round: a search for unknown joints may find only twins of the true configuration."""
-    if inputs.silhouette is not None:
-        yield from _silhouette_states(inputs, problem)
-        return
-    rows, surfaces = table(inputs, problem.slots), surface_start_data(inputs, problem.slots)
-    for turn in range(rounds if len(inputs.clicks) >= MIN_CLICKS else 1):
+    rows = table(inputs, problem.slots)
+    for turn in range(rounds):
         drawn = replace(problem, options=replace(problem.options, seed=problem.options.seed + turn))
-        yield from anchor_start.starts(drawn, inputs.landmarks, rows, inputs.capture.K, surfaces)
+        yield from anchor_start.starts(drawn, inputs.landmarks, rows, inputs.capture.K)
+
+
+def _surface_states(inputs: Inputs, problem: Problem) -> list[State]:
+    """The state that masked depth, or else masks alone, start from, in a list; empty where they do not agree with the log."""
+    if inputs.silhouette is not None:
+        return _silhouette_states(inputs, problem)
+    return surface_starts(problem, surface_start_data(inputs, problem.slots), inputs.capture.K)
 
 
 def _silhouette_states(inputs: Inputs, problem: Problem) -> list[State]:
@@ -186,7 +197,7 @@ def _redraw(inputs: Inputs, solved: Solved) -> Solved:
             joints[slot] = state.joints[np.argmax([_overlap(inputs, T_cam_base[slot] @ one, image.mask) for one in links])]
     if np.array_equal(joints, state.joints):
         return solved
-    again = with_surfaces(inputs, problem, replace(state, joints=joints), solved.clicks)
+    again = with_surfaces(inputs, problem, replace(state, joints=joints), solved.clicks, False)
     return again if overlap(inputs, again) > overlap(inputs, solved) else solved
 
 
@@ -212,18 +223,18 @@ def _rescue(inputs: Inputs, problem: Problem, state: State, clicks: Measurements
     return solve_clicks(problem, guess, clicks, [], 15.0)
 
 
-def with_surfaces(inputs: Inputs, problem: Problem, state: State, clicks: Measurements) -> Solved:
-    """Add depth and outlines where there are any; settle the weights; take the covariance."""
+def with_surfaces(inputs: Inputs, problem: Problem, state: State, clicks: Measurements, by_clicks: bool) -> Solved:
+    """Add depth and outlines where there are any; settle the weights; take the covariance. `by_clicks`: the state is from them."""
     surfaces: list[Measurements] = []
     if inputs.has_surface:
-        problem, state, clicks, surfaces = _surface_passes(inputs, problem, state, clicks)
+        problem, state, clicks, surfaces = _surface_passes(inputs, problem, state, clicks, by_clicks)
     clicks = _settle_clicks(problem, state, clicks)
     state, _ = minimise(problem, state, [clicks, *surfaces], 10)
     return Solved(problem, state, clicks, tuple(surfaces), covariance(problem, state, [clicks, *surfaces]))
 
 
 def _surface_passes(
-    inputs: Inputs, problem: Problem, state: State, clicks: Measurements
+    inputs: Inputs, problem: Problem, state: State, clicks: Measurements, by_clicks: bool
 ) -> tuple[Problem, State, Measurements, list[Measurements]]:
     shape: RobotShape = robot_shape(inputs.model)
     images = slot_images(inputs, problem.slots)
@@ -231,6 +242,9 @@ def _surface_passes(
     surfaces: list[Measurements] = []
     for gate_m, gate_px in GATES:
         surfaces = associate(problem, state, images, shape, gate_m, gate_px, rng)
+        if len(clicks.slot) and not by_clicks:  # the start knew nothing of them
+            surfaces = [reweigh(problem, state, m) for m in surfaces]
+            state, clicks = solve_clicks(problem, state, clicks, surfaces, gate_px / inputs.options.click_sigma_px)
         for _ in range(2):
             surfaces = [reweigh(problem, state, m) for m in surfaces]
             if len(clicks.slot):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy as np
 from annotators import anchor_icp, anchor_scale
 from annotators.anchor_posterior import segments
 from annotators.anchor_silhouette import Silhouette, silhouette_start
-from annotators.anchor_start import ClickTable
+from annotators.anchor_start import LEAST_IN_FRAME, ClickTable
 from annotators.anchor_state import AnchorOptions, JointMode, Problem, Slots, joints_at, make_layout
 from annotators.anchor_surface import SlotImages, clean_mask, signed_distance
 from annotators.anchor_terms import Measurements
@@ -47,11 +48,22 @@ class Inputs:
         """More than clicks can be compared with: depth, masks or the photographs' edges."""
         return self.masks is not None or self.options.use_edges or (self.capture.depth_z_m is not None and self.options.use_depth)
 
+    @property
+    def clicks_suffice(self) -> bool:
+        """Whether a pose can be had from the clicks alone, with joints that are known or resting."""
+        return len(self.clicks) >= MIN_CLICKS and most_in_frame(self.clicks) >= LEAST_IN_FRAME
+
+    @property
+    def surfaces_suffice(self) -> bool:
+        """Whether a pose can be had without a click: a joint log, and masks with depth or of a resting camera."""
+        depth = self.capture.depth_z_m is not None and self.options.use_depth
+        return self.capture.joints is not None and self.masks is not None and (depth or self.static)
+
     @cached_property
     def silhouette(self) -> Silhouette | None:
-        """Pose and pairing by masks alone, where there is nothing better to start from: a resting camera, masks, a log, no depth."""
+        """Pose and pairing by masks alone, where they and a log are all there is to start from: a resting camera, no depth."""
         depth = self.capture.depth_z_m is not None and self.options.use_depth
-        if self.masks is None or depth or not self.static or self.capture.joints is None or len(self.clicks) >= MIN_CLICKS:
+        if self.masks is None or depth or not self.static or self.capture.joints is None:
             return None
         slots = choose_slots(self)
         q = joints_at(self.capture.joints, slots.times_s)[0]
@@ -76,19 +88,23 @@ def gather(
     usable = tuple(click for click in clicks if 0 <= click.frame < len(capture.frames) and track.posed[click.frame])
     positions = track.T_world_cam[track.posed][:, :3, 3]
     static = bool(np.ptp(positions, axis=0).max(initial=0.0) < 1e-9)
-    by_depth = masks is not None and capture.depth_z_m is not None and options.use_depth
-    by_surface = capture.joints is not None and (by_depth or (masks is not None and static))
-    if len(usable) < MIN_CLICKS and not by_surface:
-        raise DataEngineError(
-            f"{capture.name}: {len(usable)} clicks in frames with a camera pose, at least {MIN_CLICKS} are needed "
-            "(or a joint log with masks and depth)"
-        )
     points = landmark_set(model)
     landmark_rows(points, [click.landmark for click in usable])
     sources = (anchor_scale.depth_scale if options.use_depth else None, anchor_scale.stereo_scale, anchor_scale.fiducial_scale)
     found = [] if static else [source(capture, track) for source in sources if source is not None]
     scales = tuple(scale for scale in found if scale is not None)
-    return Inputs(capture, track, usable, options, masks, model, points, static, scales, tuple(clicks))
+    inputs = Inputs(capture, track, usable, options, masks, model, points, static, scales, tuple(clicks))
+    if not inputs.clicks_suffice and not inputs.surfaces_suffice:
+        raise DataEngineError(
+            f"{capture.name}: {len(usable)} clicks in frames with a camera pose, {most_in_frame(usable)} at most in one frame; at least "
+            f"{MIN_CLICKS} are needed, {LEAST_IN_FRAME} of them in one frame (or a joint log with masks and depth)"
+        )
+    return inputs
+
+
+def most_in_frame(clicks: Sequence[Click]) -> int:
+    """Clicks of the frame that has most."""
+    return max(Counter(click.frame for click in clicks).values(), default=0)
 
 
 def choose_slots(inputs: Inputs) -> Slots:
@@ -154,7 +170,7 @@ def slot_images(inputs: Inputs, slots: Slots) -> list[SlotImages]:
     for frame in slots.frame:
         mask = None if inputs.masks is None else clean_mask(np.asarray(inputs.masks(int(frame)), bool))
         usable = mask if mask is not None and mask.any() else None
-        edges = inputs.options.use_edges and usable is None and len(inputs.clicks) >= MIN_CLICKS
+        edges = inputs.options.use_edges and usable is None and inputs.clicks_suffice
         out.append(
             SlotImages(
                 None if depth is None else depth(int(frame)),
@@ -166,10 +182,10 @@ def slot_images(inputs: Inputs, slots: Slots) -> list[SlotImages]:
     return out
 
 
-def surface_start_data(inputs: Inputs, slots: Slots) -> list[Array] | None:
-    """Masked depth points in the camera per slot, for a start without clicks."""
-    if len(inputs.clicks) >= MIN_CLICKS or inputs.masks is None or inputs.capture.depth_z_m is None:
-        return None
+def surface_start_data(inputs: Inputs, slots: Slots) -> list[Array]:
+    """Masked depth points in the camera per slot, for a start without clicks; empty without masks or depth."""
+    if inputs.masks is None or inputs.capture.depth_z_m is None:
+        return []
     return [anchor_icp.masked_points(image.depth_z_m, image.mask, inputs.capture.K) for image in slot_images(inputs, slots)]
 
 

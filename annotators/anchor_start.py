@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from annotators.anchor_icp import surface_starts
 from annotators.anchor_state import Problem, State, joints_at, metric_cameras
 from dataengine.geometry import se3
 from dataengine.robot.keypoints import KeypointSet
@@ -130,10 +129,8 @@ def _scale(t: Array, seen: Array, weight: Array) -> float | None:
     return scale if scale > 0 else None
 
 
-def starts(problem: Problem, points: KeypointSet, clicks: ClickTable, K: Array, surfaces: list[Array] | None) -> list[State]:
-    """States to descend from, best first; empty where nothing agrees with the data."""
-    if len(clicks.slot) < 6:
-        return surface_starts(problem, surfaces or [], K)
+def starts(problem: Problem, points: KeypointSet, clicks: ClickTable, K: Array) -> list[State]:
+    """States to descend from, best first; empty where nothing agrees with the clicks."""
     if problem.layout.mode in ("known", "offset"):
         assert problem.log is not None
         return _known_starts(problem, points, clicks, K)

@@ -21,7 +21,9 @@ from dataengine.robot.meshes import load_link_meshes
 from dataengine.robot.model import RobotModel
 
 Array = np.ndarray
-DEPTH_PER_SLOT, OUTLINE_PER_SLOT = 500, 160
+DEPTH_PER_SLOT, MASKED_DEPTH_PER_SLOT, OUTLINE_PER_SLOT = 500, 4000, 2000
+"""Pixels of a frame that take part. With a mask all of the robot's: 500 and 160 of them, drawn anew with every seed, moved the base of
+a capture of five frames by 2 mm from seed to seed, all by half a millimetre, in a tenth more time."""
 EDGES_PER_SLOT, EDGE_GATE_PX, EDGE_SIGMA_PX = 400, 4.0, 0.5
 BORDER_PX = 3
 
@@ -182,10 +184,11 @@ def _depth_samples(
     if image.mask is not None:
         good &= image.mask[::s, ::s]
     i, j = np.nonzero(good)
-    if len(i) > DEPTH_PER_SLOT:  # as many from a small link as from a large one
+    count = DEPTH_PER_SLOT if image.mask is None else MASKED_DEPTH_PER_SLOT
+    if len(i) > count:  # as many from a small link as from a large one
         link = view.link[i, j]
         share = 1 / np.bincount(link)[link]
-        keep = rng.choice(len(i), DEPTH_PER_SLOT, replace=False, p=share / share.sum())
+        keep = rng.choice(len(i), count, replace=False, p=share / share.sum())
         i, j = i[keep], j[keep]
     rays = np.stack([(j * s - state.K[0, 2]) / state.K[0, 0], (i * s - state.K[1, 2]) / state.K[1, 1], np.ones(len(i))], -1)
     link = view.link[i, j]

@@ -78,7 +78,8 @@ def test_gross_errors_and_a_swapped_pair_are_found(share: float):
     assert not solution.click_inlier[wrong].any()
     assert solution.click_inlier.mean() > 0.97 - share - 0.02
     assert any(flag.kind == "wrong_click" for flag in solution.flags)
-    assert distance_mm(scene, solution) < 4.0
+    right = solve(scene.capture, scene.track, [click for k, click in enumerate(clicks) if k not in wrong], CLICKS_ONLY)
+    assert np.median(np.linalg.norm(errors_m(scene, solution) - errors_m(scene, right), axis=-1)) < 0.00005  # as if they were not there
 
 
 def test_encoder_lag_is_measured_and_flagged():
@@ -148,7 +149,7 @@ def test_clicks_of_one_landmark_in_many_frames_say_what_is_missing(known: bool):
     scene = make_scene(clicked=30)
     name = scene.clicks[0].landmark
     capture = scene.capture if known else replace(scene.capture, joints=None)
-    with pytest.raises(DataEngineError, match="no pose of the robot agrees with the clicks.*click one frame fully"):
+    with pytest.raises(DataEngineError, match="1 at most in one frame; at least 6 are needed, 4 of them in one frame"):
         solve(capture, scene.track, [c for c in scene.clicks if c.landmark == name], AnchorOptions(use_depth=False))
 
 
