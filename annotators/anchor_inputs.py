@@ -55,9 +55,8 @@ class Inputs:
 
     @property
     def surfaces_suffice(self) -> bool:
-        """Whether a pose can be had without a click: a joint log, and masks with depth or of a resting camera."""
-        depth = self.capture.depth_z_m is not None and self.options.use_depth
-        return self.capture.joints is not None and self.masks is not None and (depth or self.static)
+        """Whether a pose can be had without a click."""
+        return surfaces_suffice(self.capture, self.track, self.options, self.masks is not None)
 
     @cached_property
     def silhouette(self) -> Silhouette | None:
@@ -74,6 +73,16 @@ class Inputs:
         return silhouette_start(self.model, q, masks, self.capture.K, np.random.default_rng(self.options.seed))
 
 
+def surfaces_suffice(capture: Capture, track: CameraTrack, options: AnchorOptions, masks: bool) -> bool:
+    """Whether a pose can be had without a click: a joint log, and masks with depth or of a resting camera."""
+    depth = capture.depth_z_m is not None and options.use_depth
+    return masks and capture.joints is not None and (depth or _rests(track))
+
+
+def _rests(track: CameraTrack) -> bool:
+    return bool(np.ptp(track.T_world_cam[track.posed][:, :3, 3], axis=0).max(initial=0.0) < 1e-9)
+
+
 def gather(
     capture: Capture, track: CameraTrack, clicks: Sequence[Click], options: AnchorOptions, masks: Callable[[int], Array] | None
 ) -> Inputs:
@@ -86,8 +95,7 @@ def gather(
     elif masks is None:
         masks = capture.mask
     usable = tuple(click for click in clicks if 0 <= click.frame < len(capture.frames) and track.posed[click.frame])
-    positions = track.T_world_cam[track.posed][:, :3, 3]
-    static = bool(np.ptp(positions, axis=0).max(initial=0.0) < 1e-9)
+    static = _rests(track)
     points = landmark_set(model)
     landmark_rows(points, [click.landmark for click in usable])
     sources = (anchor_scale.depth_scale if options.use_depth else None, anchor_scale.stereo_scale, anchor_scale.fiducial_scale)

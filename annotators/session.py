@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from annotators.anchor import Inputs, Solved, finish, gather, solve_inputs
+from annotators.anchor_inputs import MIN_CLICKS, surfaces_suffice
 from annotators.anchor_state import AnchorOptions, clicks_alone
 from annotators.landmarks import landmarks
 from annotators.next_click import NextClick, next_best_click
@@ -40,9 +42,13 @@ def click_in_browser(
 ) -> None:
     """Open the app and return when it is closed; the clicks are then in `folder`/clicks.json. Errors: see `annotators.app.main.run_app`.
 
-    Solves from clicks alone where depth would make every answer slow: surfaces take part in the final solve.
+    Solves from clicks alone, which is quick; surfaces take part in the final solve. Where surfaces can do without clicks they take part
+    at once, from the first picture on: a few clicks alone would pose the robot wrongly.
     """
     from annotators.app.main import run_app
 
-    anchor = LiveAnchor(capture, track, clicks_alone(options))
-    run_app(capture, landmarks(load_robot(capture.robot)), anchor.solve, anchor.suggest, folder, port=port, first_clicks=first)
+    live, fewest = clicks_alone(options), MIN_CLICKS
+    if surfaces_suffice(capture, track, options, options.use_masks and capture.mask is not None):
+        live, fewest = replace(options, use_edges=False), 0
+    anchor, points = LiveAnchor(capture, track, live), landmarks(load_robot(capture.robot))
+    run_app(capture, points, anchor.solve, anchor.suggest, folder, port=port, fewest_clicks=fewest, first_clicks=first)
