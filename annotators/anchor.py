@@ -27,6 +27,7 @@ from annotators.types import Array, CameraTrack, Capture, Click, Flag, ScaleEsti
 from dataengine.errors import DataEngineError
 from dataengine.geometry import se3
 from dataengine.robot.kinematics import forward_kinematics
+from dataengine.robot.model import RobotModel
 
 GOOD_CHI2 = 2.6
 """Mean squared residual of clicks in prior variances (2 expected) below which no further start is tried."""
@@ -35,6 +36,8 @@ ROUNDS = 3
 """Searches for a start before the best misfit is taken."""
 GOOD_OVERLAP, OVERLAP_GAIN, POOR_OVERLAP = 0.85, 0.03, 0.75
 """Overlap with the masks above which a model of the joints will do, and by which a freer one must be better."""
+TURNS_RAD = (-0.8, -0.4, -0.2, 0.2, 0.4, 0.8)
+"""By how much single joints are turned to look for a better cover of a mask."""
 GATES = ((0.08, 40.0), (0.04, 20.0), (0.025, 10.0), (0.02, 8.0))
 """How far, in metres and pixels, a surface or outline may be from where it is believed to be, pass by pass."""
 
@@ -187,18 +190,33 @@ def _overlap(inputs: Inputs, poses: Array, mask: Array) -> float:
 
 
 def _redraw(inputs: Inputs, solved: Solved) -> Solved:
-    """Slots whose robot hardly covers its mask start again from the configuration, of any other slot, that covers it best."""
+    """Slots that other configurations cover better start again from the best: of those of other slots where the robot hardly covers its
+    mask, and of its own with one joint turned (a hand turned about its axis changes little of the outline: a descent stops half way)."""
     problem, state = solved.problem, solved.state
     T_cam_base = se3.inverse(metric_cameras(state)) @ state.T_world_base[problem.slots.segment]
-    links = forward_kinematics(inputs.model, state.joints)
     joints = state.joints.copy()
     for slot, image in enumerate(slot_images(inputs, problem.slots)):
-        if image.mask is not None and _overlap(inputs, T_cam_base[slot] @ links[slot], image.mask) < POOR_OVERLAP:
-            joints[slot] = state.joints[np.argmax([_overlap(inputs, T_cam_base[slot] @ one, image.mask) for one in links])]
+        if image.mask is None:
+            continue
+
+        def covered(q: Array, slot: int = slot, mask: Array = image.mask) -> Array:
+            return np.array([_overlap(inputs, T_cam_base[slot] @ one, mask) for one in forward_kinematics(inputs.model, q)])
+
+        own = covered(joints[slot][None])[0]
+        trials = _turned(inputs.model, joints[slot]) if own >= POOR_OVERLAP else state.joints
+        share = covered(trials)
+        if share.max() > own:
+            joints[slot] = trials[np.argmax(share)]
     if np.array_equal(joints, state.joints):
         return solved
     again = with_surfaces(inputs, problem, replace(state, joints=joints), solved.clicks, False)
     return again if overlap(inputs, again) > overlap(inputs, solved) else solved
+
+
+def _turned(model: RobotModel, q: Array) -> Array:
+    """Configurations (n, D) that differ from q in one joint, within the limits."""
+    turns = np.concatenate([angle * np.eye(model.dof) for angle in TURNS_RAD])
+    return np.clip(q + turns, model.q_lower, model.q_upper)
 
 
 def _rescue(inputs: Inputs, problem: Problem, state: State, clicks: Measurements) -> tuple[State, Measurements]:
