@@ -77,7 +77,7 @@ def _unknown(capture: Capture, track: CameraTrack, clicks: list[Click]) -> tuple
     slots = choose_slots(inputs)
     problem, measured = make_problem(inputs, slots, "constant"), click_measurements(inputs, slots)
     best = None
-    for start in starts(problem, inputs.landmarks, table(inputs, slots), capture.K, None):
+    for start in starts(problem, inputs.landmarks, table(inputs, slots), capture.K):
         state, cost = minimise(problem, start, [measured], 60)
         if best is None or cost < best[0]:
             best = (cost, state)
