@@ -48,7 +48,7 @@ def served(folder: Path, delay_s: float) -> Iterator[dict[str, str]]:
         server.wait(10)
 
 
-def remote(videos: Sequence, work: Path, rounds: int = 3) -> dict[str, float]:
+def remote(videos: Sequence, work: Path, rounds: int = 8) -> dict[str, float]:
     """Best samples per second of several rounds taken in turns: {local, cold, warm}. `videos`: record.video.Video."""
     from benchmarks.store_measures import lengthened
     from dataengine.store.dataset import open_or_create
