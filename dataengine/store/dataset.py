@@ -16,6 +16,7 @@ one rename of a synced folder and counts only through a commit record that the f
 killed at any instant; the same command then goes on.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -35,6 +36,7 @@ from dataengine.store.verify import Finding, check_indices, compare_files, verif
 from dataengine.store.versions import advance, is_sealed, sealed, trusted_entries
 
 FORMAT = "dataengine dataset"
+_STAGE_TRIES = 100
 FOLDERS = ("staging", "shards", "commits", "quarantine", "manifests", "refs", "refs/heads", "refs/tags")
 
 
@@ -71,8 +73,13 @@ class Dataset:
         with self.counting_safe():
             path = self.path / "staging" / unit / files.owner_name()
             with files.reported(path):
+                for _ in range(_STAGE_TRIES):
+                    # Between the unit's folder and ours in it, a racer that is done with the unit may remove the empty former.
+                    with contextlib.suppress(FileNotFoundError):
+                        path.mkdir(parents=True)
+                        return path
                 path.mkdir(parents=True)
-            return path
+                return path
 
     def publish(self, unit: str, staged: Path, digest: str, reproducible: bool = True) -> Path:
         """Move a staged shard to its final name, put-if-absent; returns that folder.

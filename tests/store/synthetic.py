@@ -1,6 +1,8 @@
 """Small synthetic videos: every modality, plausible content, a pure function of their seed."""
 
 import os
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -72,6 +74,9 @@ def run_forked(body: Callable[[], object]) -> int:
     try:
         body()
         status = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(status)
 
