@@ -214,7 +214,7 @@ def _redraw(inputs: Inputs, solved: Solved) -> Solved:
 
 
 def _turned(model: RobotModel, q: Array) -> Array:
-    """Configurations (n, D) that differ from q in one joint, within the limits."""
+    """Configurations (n, D) that differ from q (D,) in one joint by TURNS_RAD, clipped to its limits; rad, m for a sliding joint."""
     turns = np.concatenate([angle * np.eye(model.dof) for angle in TURNS_RAD])
     return np.clip(q + turns, model.q_lower, model.q_upper)
 

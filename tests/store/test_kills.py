@@ -186,3 +186,18 @@ def test_creating_once_has_exactly_one_winner(tmp_path: Path) -> None:
             assert name not in owner
             owner[name] = str(racer)
     assert owner == {str(i): (tmp_path / f"name{i}").read_text() for i in range(60)}
+
+
+def test_staging_survives_a_racer_that_removes_the_units_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is done with a unit removes its empty staging folder, be it just before another makes its own within."""
+    dataset, mkdir, removed = new_dataset(tmp_path / "out"), os.mkdir, []
+
+    def raced(path: os.PathLike[str], mode: int = 0o777) -> None:
+        unit = Path(path).parent
+        if unit.parent.name == "staging" and unit.exists() and len(removed) < 3:
+            unit.rmdir()
+            removed.append(unit)
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", raced)
+    assert dataset.stage("video-000000").is_dir() and len(removed) == 3
